@@ -1,0 +1,291 @@
+"""The layers fusec knows, as frozen values.
+
+A layer holds hyper-parameters only: names, inputs and weights belong to the graph's nodes (`graph.py`), shapes to
+`shapes.py`, arithmetic to `reference.py`, footprints to `fusec.plan.footprint`. Tensors are NCHW in this vocabulary. Pairs
+are (height, width).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+Pair = tuple[int, int]
+
+
+class Axis(Enum):
+    """A spatial axis; its value is the position in a (height, width) pair."""
+
+    Y = 0
+    X = 1
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Positions added around the image, in pixels."""
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+
+    def along(self, axis: Axis) -> tuple[int, int]:
+        """(before, after) along one axis."""
+        return (self.top, self.bottom) if axis is Axis.Y else (self.left, self.right)
+
+    def __bool__(self) -> bool:
+        return any((self.top, self.bottom, self.left, self.right))
+
+
+@dataclass(frozen=True)
+class Window:
+    """A sliding window along one axis: output position o reads inputs o*stride - before + k*dilation, k < size."""
+
+    size: int
+    stride: int = 1
+    dilation: int = 1
+    before: int = 0
+    after: int = 0
+    ceil: bool = False
+
+    @property
+    def span(self) -> int:
+        """Extent of the input one output position reads."""
+        return (self.size - 1) * self.dilation + 1
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Base of all layers; `kind` is the word used in descriptions and generated code."""
+
+    kind: ClassVar[str] = "layer"
+
+
+@dataclass(frozen=True)
+class Input(Layer):
+    """A network input; height and width may be open (None): then they are chosen at run time."""
+
+    channels: int
+    height: int | None = None
+    width: int | None = None
+    kind: ClassVar[str] = "input"
+
+
+@dataclass(frozen=True)
+class Windowed(Layer):
+    """Base of the layers that slide a window over the image."""
+
+    kernel: Pair
+    stride: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    padding: Padding = Padding()
+
+    def window(self, axis: Axis) -> Window:
+        i = axis.value
+        before, after = self.padding.along(axis)
+        ceil = getattr(self, "ceil_mode", False)
+        return Window(self.kernel[i], self.stride[i], self.dilation[i], before, after, ceil)
+
+
+@dataclass(frozen=True)
+class Conv2d(Windowed):
+    """Cross-correlation; weights (out_channels, in_channels / groups, kernel_height, kernel_width)."""
+
+    out_channels: int = 1
+    groups: int = 1
+    bias: bool = True
+    kind: ClassVar[str] = "conv2d"
+
+
+@dataclass(frozen=True)
+class ConvTranspose2d(Windowed):
+    """Transposed convolution; weights (in_channels, out_channels / groups, kernel_height, kernel_width)."""
+
+    out_channels: int = 1
+    groups: int = 1
+    output_padding: Pair = (0, 0)
+    bias: bool = True
+    kind: ClassVar[str] = "conv_transpose2d"
+
+
+@dataclass(frozen=True)
+class MaxPool2d(Windowed):
+    """Largest value under the window; padding never wins."""
+
+    ceil_mode: bool = False
+    kind: ClassVar[str] = "max_pool2d"
+
+
+@dataclass(frozen=True)
+class AvgPool2d(Windowed):
+    """Mean under the window; `count_include_pad` divides by the window's padded size (PyTorch's rule in ceil mode too)."""
+
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+    kind: ClassVar[str] = "avg_pool2d"
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool2d(Layer):
+    """Mean of each channel over the whole image; output 1x1."""
+
+    kind: ClassVar[str] = "global_avg_pool2d"
+
+
+@dataclass(frozen=True)
+class Activation(Layer):
+    """Base of the pointwise layers with one input: each may become another layer's epilogue."""
+
+
+@dataclass(frozen=True)
+class Relu(Activation):
+    kind: ClassVar[str] = "relu"
+
+
+@dataclass(frozen=True)
+class LeakyRelu(Activation):
+    slope: float = 0.01
+    kind: ClassVar[str] = "leaky_relu"
+
+
+@dataclass(frozen=True)
+class PRelu(Activation):
+    """Learned slope for negative values; weights (channels,) or (1,)."""
+
+    kind: ClassVar[str] = "prelu"
+
+
+@dataclass(frozen=True)
+class Clip(Activation):
+    """Limits values to [low, high]; relu6 is Clip(0, 6)."""
+
+    low: float = 0.0
+    high: float = 6.0
+    kind: ClassVar[str] = "clip"
+
+
+@dataclass(frozen=True)
+class Sigmoid(Activation):
+    kind: ClassVar[str] = "sigmoid"
+
+
+@dataclass(frozen=True)
+class Tanh(Activation):
+    kind: ClassVar[str] = "tanh"
+
+
+@dataclass(frozen=True)
+class Silu(Activation):
+    kind: ClassVar[str] = "silu"
+
+
+@dataclass(frozen=True)
+class ChannelAffine(Activation):
+    """x * scale[c] + shift[c]: what is left of a batch-norm that no convolution could take in."""
+
+    kind: ClassVar[str] = "channel_affine"
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """Inference-time batch normalisation; weights weight, bias, running_mean, running_var of (channels,)."""
+
+    eps: float = 1e-5
+    kind: ClassVar[str] = "batch_norm"
+
+
+@dataclass(frozen=True)
+class LocalResponseNorm(Layer):
+    """x / (k + alpha / size * sum of squares over `size` neighbouring channels) ** beta."""
+
+    size: int
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 1.0
+    kind: ClassVar[str] = "local_response_norm"
+
+
+@dataclass(frozen=True)
+class Add(Layer):
+    """Elementwise sum of two or more tensors of one shape."""
+
+    kind: ClassVar[str] = "add"
+
+
+@dataclass(frozen=True)
+class Mul(Layer):
+    """Elementwise product of two or more tensors of one shape."""
+
+    kind: ClassVar[str] = "mul"
+
+
+@dataclass(frozen=True)
+class Concat(Layer):
+    """Joins tensors along the channels."""
+
+    kind: ClassVar[str] = "concat"
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """(channels, height, width) to (channels * height * width, 1, 1), row-major."""
+
+    kind: ClassVar[str] = "flatten"
+
+
+@dataclass(frozen=True)
+class Linear(Layer):
+    """Matrix product with weights (out_features, in_features); the input is flattened row-major."""
+
+    out_features: int
+    bias: bool = True
+    kind: ClassVar[str] = "linear"
+
+
+@dataclass(frozen=True)
+class Softmax(Layer):
+    """exp(x) / sum(exp(x)) over the channels of each position."""
+
+    kind: ClassVar[str] = "softmax"
+
+
+@dataclass(frozen=True)
+class Upsample(Layer):
+    """Nearest-neighbour enlargement by whole factors."""
+
+    factor: Pair = (2, 2)
+    kind: ClassVar[str] = "upsample"
+
+
+class DepthToSpaceOrder(Enum):
+    """Which channel digit varies slowest: DCR (block, channel) or CRD (channel, block); ONNX's words."""
+
+    DCR = "DCR"
+    CRD = "CRD"
+
+
+@dataclass(frozen=True)
+class DepthToSpace(Layer):
+    """Moves channels into block x block pixels; PyTorch's pixel_shuffle is CRD."""
+
+    block: int = 2
+    order: DepthToSpaceOrder = DepthToSpaceOrder.DCR
+    kind: ClassVar[str] = "depth_to_space"
+
+
+@dataclass(frozen=True)
+class Identity(Layer):
+    """Passes its input on (dropout at inference too); removed by `simplify`."""
+
+    kind: ClassVar[str] = "identity"
+
+
+LAYER_KINDS: dict[str, type[Layer]] = {
+    cls.kind: cls
+    for cls in (
+        Input, Conv2d, ConvTranspose2d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, Relu, LeakyRelu, PRelu, Clip, Sigmoid, Tanh,
+        Silu, ChannelAffine, BatchNorm, LocalResponseNorm, Add, Mul, Concat, Flatten, Linear, Softmax, Upsample, DepthToSpace,
+        Identity,
+    )
+}

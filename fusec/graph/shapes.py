@@ -1,0 +1,167 @@
+"""Shape inference: what each layer makes of its inputs' shapes, and which weights it wants.
+
+In: a layer and the shapes of its inputs. Out: the output's `Shape`, the `SizeRule` of each axis (so that sizes chosen at run
+time can be followed through a network as plain integers), and the shapes of the layer's weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fusec.errors import InputError
+from fusec.graph import layers as L
+
+MAX_EXTENT = 1 << 20  # largest channel count or image side accepted, so that products stay far inside 64 bits
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Channels, height and width of a tensor; None is a size chosen at run time. The batch is always free."""
+
+    channels: int
+    height: int | None
+    width: int | None
+
+    @property
+    def pinned(self) -> bool:
+        return self.height is not None and self.width is not None
+
+    @property
+    def elements(self) -> int:
+        """Elements of one image; InternalError-free only for pinned shapes."""
+        assert self.height is not None and self.width is not None
+        return self.channels * self.height * self.width
+
+    def along(self, axis: L.Axis) -> int | None:
+        return self.height if axis is L.Axis.Y else self.width
+
+    def __str__(self) -> str:
+        return "x".join("?" if v is None else str(v) for v in (self.channels, self.height, self.width))
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """Output extent as a function of the input's: the least of floor((multiply * n + add) / divide) over `terms`.
+
+    Covers every layer: windows divide, upsampling multiplies, ceil mode is the least of two terms, a constant multiplies by 0.
+    """
+
+    terms: tuple[tuple[int, int, int], ...] = ((1, 0, 1),)
+
+    def __call__(self, extent: int) -> int:
+        return min((multiply * extent + add) // divide for multiply, add, divide in self.terms)
+
+
+SAME = SizeRule()
+ONE = SizeRule(((0, 1, 1),))
+
+
+def window_rule(window: L.Window) -> SizeRule:
+    """Extent after a sliding window; in ceil mode the last window must start inside the image or its leading padding."""
+    room = window.before + window.after - window.span
+    if not window.ceil:
+        return SizeRule(((1, room + window.stride, window.stride),))
+    return SizeRule(((1, room + 2 * window.stride - 1, window.stride), (1, window.before - 1 + window.stride, window.stride)))
+
+
+def size_rule(layer: L.Layer, axis: L.Axis) -> SizeRule:
+    """How `layer` changes the extent along `axis`."""
+    if isinstance(layer, L.ConvTranspose2d):
+        w = layer.window(axis)
+        return SizeRule(((w.stride, w.span - w.stride - w.before - w.after + layer.output_padding[axis.value], 1),))
+    if isinstance(layer, L.Windowed):
+        return window_rule(layer.window(axis))
+    if isinstance(layer, L.Upsample):
+        return SizeRule(((layer.factor[axis.value], 0, 1),))
+    if isinstance(layer, L.DepthToSpace):
+        return SizeRule(((layer.block, 0, 1),))
+    if isinstance(layer, L.GlobalAvgPool2d | L.Linear | L.Flatten):
+        return ONE
+    return SAME
+
+
+def infer(layer: L.Layer, inputs: Sequence[Shape]) -> Shape:
+    """The output shape of `layer`; raises InputError with the reason when the inputs do not fit."""
+    if isinstance(layer, L.Input):
+        return Shape(layer.channels, layer.height, layer.width)
+    first = inputs[0]
+    if isinstance(layer, L.Flatten | L.Linear) and not first.pinned:
+        raise InputError(f"{layer.kind} needs a fixed image size, but its input is {first}",
+                         hint="give height and width in the input, or put a global_avg_pool2d before it")
+    channels = _channels(layer, inputs)
+    height, width = (_extent(layer, axis, first.along(axis)) for axis in L.Axis)
+    return Shape(channels, height, width)
+
+
+def _extent(layer: L.Layer, axis: L.Axis, extent: int | None) -> int | None:
+    rule = size_rule(layer, axis)
+    if all(multiply == 0 for multiply, _, _ in rule.terms):
+        return rule(0)
+    if extent is None:
+        return None
+    result = rule(extent)
+    name = "height" if axis is L.Axis.Y else "width"
+    if result < 1:
+        raise InputError(f"output {name} would be {result}: the window is larger than the padded input of {extent}",
+                         hint="a smaller kernel, more padding or a larger image")
+    if result > MAX_EXTENT:
+        raise InputError(f"output {name} {result} is over the limit of {MAX_EXTENT}")
+    return result
+
+
+def _channels(layer: L.Layer, inputs: Sequence[Shape]) -> int:
+    first = inputs[0].channels
+    if isinstance(layer, L.Conv2d | L.ConvTranspose2d):
+        if first % layer.groups or layer.out_channels % layer.groups:
+            raise InputError(f"groups={layer.groups} must divide the {first} input and the {layer.out_channels} output channels")
+        return layer.out_channels
+    if isinstance(layer, L.Linear):
+        return layer.out_features
+    if isinstance(layer, L.Flatten):
+        return inputs[0].elements
+    if isinstance(layer, L.DepthToSpace):
+        if first % layer.block**2:
+            raise InputError(f"depth_to_space with block {layer.block} needs a multiple of {layer.block**2} channels, not {first}")
+        return first // layer.block**2
+    if isinstance(layer, L.Concat):
+        if len({(s.height, s.width) for s in inputs}) > 1:
+            raise InputError(f"concat needs inputs of one height and width, not {', '.join(map(str, inputs))}")
+        return sum(s.channels for s in inputs)
+    if isinstance(layer, L.Add | L.Mul) and len(set(inputs)) > 1:
+        raise InputError(f"{layer.kind} needs inputs of one shape, not {', '.join(map(str, inputs))}")
+    return first
+
+
+def param_shapes(layer: L.Layer, inputs: Sequence[Shape]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights `layer` wants; prelu also accepts (1,)."""
+    if isinstance(layer, L.Input):
+        return {}
+    first = inputs[0]
+    if isinstance(layer, L.Conv2d):
+        shapes: dict[str, tuple[int, ...]] = {"weight": (layer.out_channels, first.channels // layer.groups, *layer.kernel)}
+        return shapes | ({"bias": (layer.out_channels,)} if layer.bias else {})
+    if isinstance(layer, L.ConvTranspose2d):
+        shapes = {"weight": (first.channels, layer.out_channels // layer.groups, *layer.kernel)}
+        return shapes | ({"bias": (layer.out_channels,)} if layer.bias else {})
+    if isinstance(layer, L.Linear):
+        shapes = {"weight": (layer.out_features, first.elements)}
+        return shapes | ({"bias": (layer.out_features,)} if layer.bias else {})
+    if isinstance(layer, L.PRelu):
+        return {"weight": (first.channels,)}
+    if isinstance(layer, L.BatchNorm):
+        return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (first.channels,))
+    if isinstance(layer, L.ChannelAffine):
+        return dict.fromkeys(("scale", "shift"), (first.channels,))
+    return {}
+
+
+def fan_in(layer: L.Layer, inputs: Sequence[Shape]) -> int:
+    """Values summed into one output, for scaling random weights."""
+    weight = param_shapes(layer, inputs).get("weight")
+    if weight is None or len(weight) < 2:
+        return 1
+    if isinstance(layer, L.ConvTranspose2d):
+        return max(1, math.prod(weight[2:]) * weight[0] // layer.groups // math.prod(layer.stride))
+    return math.prod(weight[1:])

@@ -1,0 +1,229 @@
+"""The schedule: what is computed, where it is kept and in which order, for one chain on one tile.
+
+A `Schedule` knows layers and geometry; it knows nothing of threads. The planner makes it, `verify` checks it, `interpret` runs
+it, the targets map it to a machine. All values are frozen; a pass makes new ones.
+
+A tile is a box of the chain's output. Everything a tile needs of another tensor is affine in the tile's origin and constant
+in extent: `Affine`. Sizes of images are chosen at run time, so the image's border clips boxes only when a kernel runs (or the
+planner counts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from fractions import Fraction
+from functools import cached_property
+
+from fusec.graph.graph import LayerGraph, Node
+from fusec.graph.layers import Axis
+from fusec.graph.shapes import Shape
+
+
+class Space(Enum):
+    """Where a buffer lives: device memory, per-block scratch, or the registers of the thread that made it."""
+
+    GLOBAL = "global"
+    SCRATCH = "scratch"
+    REGISTER = "register"
+
+
+class Layout(Enum):
+    """Order of a buffer's axes, slowest first."""
+
+    NCHW = "NCHW"
+    NHWC = "NHWC"
+
+
+class Overlap(Enum):
+    """What happens to the footprint that neighbouring tiles share along an axis."""
+
+    RECOMPUTE = "recompute"
+    REUSE = "reuse"
+
+
+class Execution(Enum):
+    """Stages one after another by all threads, or side by side by a group of warps each."""
+
+    IN_TIME = "in time"
+    IN_SPACE = "in space"
+
+
+@dataclass(frozen=True, order=True)
+class Affine:
+    """One axis of a footprint: for the output tile with origin o, positions [scale * o + offset, scale * o + offset + extent).
+
+    `extent` None is the whole axis, however long it turns out at run time (scale and offset are then 0).
+    """
+
+    scale: Fraction
+    offset: int
+    extent: int | None
+
+    def start(self, origin: int) -> int:
+        """First position for a tile at `origin`; the origin must make it whole."""
+        start = self.scale * origin
+        if start.denominator != 1:
+            raise ValueError(f"origin {origin} gives a fractional footprint {start}")
+        return int(start) + self.offset
+
+    def __str__(self) -> str:
+        if self.extent is None:
+            return "all"
+        return f"{self.scale}*o{self.offset:+d} [{self.extent}]"
+
+
+WHOLE = Affine(Fraction(0), 0, None)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The box of a tensor that a tile needs: channels, rows and columns, each affine in the tile's origin on that axis."""
+
+    c: Affine
+    y: Affine
+    x: Affine
+
+    def along(self, axis: Axis) -> Affine:
+        return self.y if axis is Axis.Y else self.x
+
+    @property
+    def elements(self) -> int:
+        """Elements of the box for one image (the whole-axis extent counts as 1)."""
+        return (self.c.extent or 1) * (self.y.extent or 1) * (self.x.extent or 1)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The box of the chain's output one block owns, in images, channels and pixels."""
+
+    images: int
+    channels: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.images}x{self.channels}x{self.height}x{self.width}"
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer:
+    """A box of one tensor, kept somewhere while a tile is computed.
+
+    Pitches and `offset` are in elements and mean something for scratch only: element (n, c, y, x) of the box is at
+    `offset + n * image_pitch + c * channel_pitch + y * row_pitch + x * column_pitch`. A GLOBAL buffer has the dense pitches of
+    its layout at run time. Scratch positions outside the image hold `padding_value`.
+    """
+
+    name: str
+    tensor: str
+    space: Space
+    layout: Layout
+    images: int
+    footprint: Footprint
+    padding_value: float = 0.0
+    offset: int = 0
+    image_pitch: int = 0
+    channel_pitch: int = 0
+    row_pitch: int = 0
+    column_pitch: int = 0
+    fold: Axis | None = None
+
+    @property
+    def size(self) -> int:
+        """Scratch elements taken."""
+        return self.images * self.image_pitch if self.space is Space.SCRATCH else 0
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """A stage's use of one input: the buffer, the box it needs of it, and whether the reader must check the image's border.
+
+    A read is guarded when positions outside the image may be asked for and the buffer does not hold what this reader wants
+    there (always so for GLOBAL buffers).
+    """
+
+    buffer: Buffer
+    footprint: Footprint
+    guarded: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One layer's work for one tile. `node` None is a load: a copy of a chain input from GLOBAL into scratch."""
+
+    name: str
+    node: Node | None
+    reads: tuple[Read, ...]
+    writes: Buffer
+
+    @property
+    def footprint(self) -> Footprint:
+        """The box this stage computes."""
+        return self.writes.footprint
+
+    @property
+    def kind(self) -> str:
+        return "load" if self.node is None else self.node.layer.kind
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The layers of one kernel: a small DAG in topological order with named inputs and one output."""
+
+    graph: LayerGraph
+    names: tuple[str, ...]
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        return tuple(self.graph[n] for n in self.names)
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Tensors made elsewhere, in the order of first use."""
+        inside = set(self.names)
+        return tuple(dict.fromkeys(i for n in self.nodes for i in n.inputs if i not in inside))
+
+    @property
+    def output(self) -> str:
+        return self.names[-1]
+
+    @cached_property
+    def shapes(self) -> Mapping[str, Shape]:
+        return {t: self.graph.shapes[t] for t in (*self.inputs, *self.names)}
+
+    def __str__(self) -> str:
+        return self.names[0] if len(self.names) == 1 else f"{self.names[0]}..{self.names[-1]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """How one chain is computed: the tile, the stages in order, and the buffers between them."""
+
+    chain: Chain
+    tile: Tile
+    stages: tuple[Stage, ...]
+    overlap: Mapping[Axis, Overlap] = field(
+        default_factory=lambda: {Axis.Y: Overlap.RECOMPUTE, Axis.X: Overlap.RECOMPUTE})
+    execution: Execution = Execution.IN_TIME
+    step: int | None = None  # rows a line-buffer schedule advances by
+
+    @cached_property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """Every buffer once, in the order of first use."""
+        return tuple(dict.fromkeys(b for s in self.stages for b in (*(r.buffer for r in s.reads), s.writes)))
+
+    @cached_property
+    def scratch_elements(self) -> int:
+        """Scratch elements one block needs: the end of the last buffer."""
+        return max((b.offset + b.size for b in self.buffers if b.space is Space.SCRATCH), default=0)
+
+    def tiles(self, batch: int, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
+        """Origins (image, channel, row, column) of all tiles of an output of `height` x `width` pixels."""
+        channels = self.chain.shapes[self.chain.output].channels
+        for n in range(0, batch, self.tile.images):
+            for c in range(0, channels, self.tile.channels):
+                for y in range(0, height, self.tile.height):
+                    for x in range(0, width, self.tile.width):
+                        yield n, c, y, x
