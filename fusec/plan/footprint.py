@@ -1,0 +1,141 @@
+"""Pyramid footprints: what a tile of the output needs of every tensor of a chain, walked backwards.
+
+In: a chain and a tile. Out: for every tensor the union of what its readers need, and for every read its own box. Padding,
+stride and dilation appear in `read_box` alone. The rule for fused windows is that of Alwani et al., "Fused-layer CNN
+accelerators", MICRO 2016, section III; unions over several readers carry it to DAGs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, floor
+
+from fusec.errors import Infeasible
+from fusec.graph import layers as L
+from fusec.graph.graph import Node
+from fusec.graph.shapes import Shape
+from fusec.schedule.ir import WHOLE, Affine, Chain, Footprint, Tile
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Footprints of one chain and tile: per tensor (what its producer computes), and per (node, input position)."""
+
+    tensors: Mapping[str, Footprint]
+    reads: Mapping[tuple[str, int], Footprint]
+
+
+def pyramid(chain: Chain, tile: Tile) -> Pyramid:
+    """Walk from the output tile back to the chain's inputs.
+
+    Raises
+    ------
+    Infeasible
+        The tile cannot be computed by independent blocks: a layer needs all channels or a whole image that is not known.
+    """
+    needs: dict[str, list[Footprint]] = {chain.output: [tile_footprint(tile, chain.shapes[chain.output])]}
+    tensors: dict[str, Footprint] = {}
+    reads: dict[tuple[str, int], Footprint] = {}
+    for node in reversed(chain.nodes):
+        if node.name not in needs:
+            raise Infeasible(f"'{node.name}' is not read inside the chain {chain}")
+        out = tensors[node.name] = _union(needs[node.name], node.name)
+        for position, tensor in enumerate(node.inputs):
+            box = reads[node.name, position] = read_box(node, out, chain.graph.input_shapes(node)[position])
+            needs.setdefault(tensor, []).append(box)
+    for tensor in chain.inputs:
+        tensors[tensor] = _union(needs[tensor], tensor)
+    return Pyramid(tensors, reads)
+
+
+def tile_footprint(tile: Tile, shape: Shape) -> Footprint:
+    """The tile itself as a footprint; an axis covered by one tile does not move (scale 0)."""
+
+    def axis(extent: int, size: int | None) -> Affine:
+        if size is not None and extent >= size:
+            return Affine(Fraction(0), 0, size)
+        return Affine(Fraction(1), 0, extent)
+
+    return Footprint(axis(tile.channels, shape.channels), axis(tile.height, shape.height), axis(tile.width, shape.width))
+
+
+def granularity(chain: Chain, axis: L.Axis) -> int:
+    """Tile extents along `axis` must be multiples of this, so that every tensor's origin is a whole position."""
+    scales: dict[str, Fraction] = {chain.output: Fraction(1)}
+    for node in reversed(chain.nodes):
+        scale = scales[node.name]
+        for tensor in node.inputs:
+            scales.setdefault(tensor, scale * _scale(node.layer, axis))
+    return max(s.denominator for s in scales.values())
+
+
+def read_box(node: Node, out: Footprint, shape: Shape) -> Footprint:
+    """What `node` reads of an input of `shape` to make the box `out`."""
+    layer = node.layer
+    if isinstance(layer, L.GlobalAvgPool2d | L.Flatten):
+        y, x = (WHOLE if (n := shape.along(a)) is None else Affine(Fraction(0), 0, n) for a in L.Axis)
+        return Footprint(_channels(node, out.c, shape), y, x)
+    y, x = (_spatial(layer, a, out.along(a)) for a in L.Axis)
+    return Footprint(_channels(node, out.c, shape), y, x)
+
+
+def _scale(layer: L.Layer, axis: L.Axis) -> Fraction:
+    """Input pixels per output pixel."""
+    if isinstance(layer, L.ConvTranspose2d):
+        return Fraction(1, layer.stride[axis.value])
+    if isinstance(layer, L.Windowed):
+        return Fraction(layer.stride[axis.value])
+    if isinstance(layer, L.Upsample):
+        return Fraction(1, layer.factor[axis.value])
+    if isinstance(layer, L.DepthToSpace):
+        return Fraction(1, layer.block)
+    if isinstance(layer, L.GlobalAvgPool2d | L.Flatten | L.Linear):
+        return Fraction(0)
+    return Fraction(1)
+
+
+def _spatial(layer: L.Layer, axis: L.Axis, out: Affine) -> Affine:
+    assert out.extent is not None, "only inputs are whole axes"
+    scale = _scale(layer, axis)
+    first, last = out.offset, out.offset + out.extent - 1
+    if isinstance(layer, L.ConvTranspose2d):
+        w = layer.window(axis)
+        start = ceil(Fraction(first + w.before - w.span + 1, w.stride))
+        end = max(floor(Fraction(last + w.before, w.stride)), start)
+    elif isinstance(layer, L.Windowed):
+        w = layer.window(axis)
+        start, end = first * w.stride - w.before, last * w.stride - w.before + w.span - 1
+    else:
+        start, end = floor(first * scale), floor(last * scale)
+    return Affine(out.scale * scale, start, end - start + 1)
+
+
+def _channels(node: Node, out: Affine, shape: Shape) -> Affine:
+    """Channels read: the same ones for layers that work channel by channel, all of them otherwise."""
+    layer, whole = node.layer, Affine(Fraction(0), 0, shape.channels)
+    if isinstance(layer, L.Conv2d | L.ConvTranspose2d):
+        depthwise = layer.groups == layer.out_channels == shape.channels
+        return out if depthwise else whole
+    if isinstance(layer, L.LocalResponseNorm | L.Softmax):
+        return whole
+    if isinstance(layer, L.Concat | L.DepthToSpace | L.Flatten | L.Linear):
+        if out.scale != 0:
+            raise Infeasible(f"'{node.name}' mixes channels: its tile has to hold all of them")
+        return whole
+    return out
+
+
+def _union(boxes: list[Footprint], tensor: str) -> Footprint:
+    return Footprint(*(_union_axis([getattr(b, a) for b in boxes], tensor) for a in ("c", "y", "x")))
+
+
+def _union_axis(parts: list[Affine], tensor: str) -> Affine:
+    if any(p.extent is None for p in parts):
+        return WHOLE
+    if len({p.scale for p in parts}) > 1:
+        raise Infeasible(f"the readers of '{tensor}' move over it at different rates")
+    start = min(p.offset for p in parts)
+    end = max(p.offset + p.extent for p in parts if p.extent is not None)
+    return Affine(parts[0].scale, start, end - start)
