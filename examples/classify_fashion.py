@@ -12,6 +12,7 @@ share that is right.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 from pathlib import Path
@@ -34,7 +35,7 @@ def verdict(label: int, guess: int) -> Text:
     """One picture's outcome in a few words."""
     if label == guess:
         return Text.assemble(("✓ ", "green"), CLASSES[label])
-    return Text.assemble(("✗ ", "bold red"), CLASSES[label], (f", not {CLASSES[guess]}", "red"))
+    return Text.assemble(("✗ ", "bold red"), CLASSES[label], (f" → {CLASSES[guess]}", "red"))
 
 
 def outcome_table(labels: Labels, guesses: np.ndarray) -> Table:
@@ -59,7 +60,7 @@ def show_sample(console: Console, pictures: Pictures, labels: Labels, guesses: n
     wrong = np.flatnonzero(labels != guesses)[:max(1, console.width // 30)]
     if len(wrong):
         console.print("\nTaken for something else:\n")
-        console.print(Columns([drawing(pictures[i], f"{i}: {CLASSES[labels[i]]}, not {CLASSES[guesses[i]]}") for i in wrong]))
+        console.print(Columns([drawing(pictures[i], f"{i}: {CLASSES[labels[i]]} → {CLASSES[guesses[i]]}") for i in wrong]))
 
 
 def main() -> int:
@@ -68,6 +69,8 @@ def main() -> int:
     parser.add_argument("--full", type=Path, nargs="?", const=DEBIAN_FOLDER, metavar="FOLDER",
                         help=f"all 10,000 test pictures, from FOLDER or {DEBIAN_FOLDER}")
     options = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without these signs gets question marks, not an error
     console = Console()
     try:
         pictures, labels = full_set("t10k", options.full) if options.full else sample()

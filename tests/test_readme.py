@@ -1,0 +1,34 @@
+"""What the README promises in code blocks is tried here where the gate does not already run it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fusec.graph.locate import shipped_graphs
+from fusec.graph.read_yaml import read_description
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The contents of the README's code blocks in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def test_the_description_can_be_read(tmp_path: Path) -> None:
+    [text] = blocks("yaml")
+    (tmp_path / "block.yaml").write_text(text, encoding="utf-8")
+    graph = read_description(tmp_path / "block.yaml").graph
+    assert graph.outputs == ("pool",)
+    assert graph.sizes(480, 640)["pool"] == (240, 320)
+    assert str(graph.shapes["pool"]) == "16x?x?"
+
+
+def test_the_python_is_python() -> None:
+    for text in blocks("python"):
+        compile(text, "README.md", "exec")
+
+
+def test_every_shipped_network_is_named() -> None:
+    assert [name for name in shipped_graphs() if f"`{name}`" not in README] == []
