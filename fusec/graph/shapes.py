@@ -91,6 +91,8 @@ def infer(layer: L.Layer, inputs: Sequence[Shape]) -> Shape:
         raise InputError(f"{layer.kind} needs a fixed image size, but its input is {first}",
                          hint="give height and width in the input, or put a global_avg_pool2d before it")
     channels = _channels(layer, inputs)
+    if channels > MAX_EXTENT:
+        raise InputError(f"{channels:,} output channels are over the limit of {MAX_EXTENT:,}")
     height, width = (_extent(layer, axis, first.along(axis)) for axis in L.Axis)
     return Shape(channels, height, width)
 
@@ -115,7 +117,8 @@ def _channels(layer: L.Layer, inputs: Sequence[Shape]) -> int:
     first = inputs[0].channels
     if isinstance(layer, L.Conv2d | L.ConvTranspose2d):
         if first % layer.groups or layer.out_channels % layer.groups:
-            raise InputError(f"groups={layer.groups} must divide the {first} input and the {layer.out_channels} output channels")
+            raise InputError(f"groups={layer.groups} must divide the {first} input "
+                             f"and the {layer.out_channels} output channels")
         return layer.out_channels
     if isinstance(layer, L.Linear):
         return layer.out_features
@@ -123,7 +126,8 @@ def _channels(layer: L.Layer, inputs: Sequence[Shape]) -> int:
         return inputs[0].elements
     if isinstance(layer, L.DepthToSpace):
         if first % layer.block**2:
-            raise InputError(f"depth_to_space with block {layer.block} needs a multiple of {layer.block**2} channels, not {first}")
+            raise InputError(f"depth_to_space with block {layer.block} needs a multiple of {layer.block**2} channels, "
+                             f"not {first}")
         return first // layer.block**2
     if isinstance(layer, L.Concat):
         if len({(s.height, s.width) for s in inputs}) > 1:

@@ -1,0 +1,274 @@
+"""What a network description may say: one pydantic model per layer type.
+
+In: plain values of one mapping of the file. Out: a checked `LayerSpec`, whose `layer()` is the frozen layer of `layers.py`, or
+pydantic's errors, which `yaml_report` places in the file. Titles and descriptions of the fields are the reference for users
+(`yaml_reference` prints them, docs/networks.md shows them).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from fusec.graph import layers as L
+from fusec.graph.shapes import MAX_EXTENT
+from fusec.graph.yaml_values import (
+    MAX_BRANCHES,
+    MAX_FACTOR,
+    MAX_WINDOW,
+    Edges,
+    FactorPair,
+    FactorPart,
+    Flag,
+    Name,
+    Names,
+    NonNegative,
+    Number,
+    Padding,
+    PlainPadding,
+    Positive,
+    Size,
+    SparePair,
+    Spec,
+    WeightsPath,
+    WindowPair,
+    WindowPart,
+)
+
+MAX_LAYERS = 10_000
+
+
+class InputSpec(Spec):
+    """A network input. The batch is always free; a size left out is chosen at run time."""
+
+    name: Name = Field(description="the tensor's name")
+    channels: Size = Field(description="channels of the image")
+    height: Size | None = Field(None, title=f"1 to {MAX_EXTENT:,}", description="rows; open when left out")
+    width: Size | None = Field(None, title=f"1 to {MAX_EXTENT:,}", description="columns; open when left out")
+
+
+class DescriptionSpec(Spec):
+    """The whole file; `layers` are checked one by one with the model of their type."""
+
+    name: Name = Field(description="the network's name, for reports")
+    weights: WeightsPath | None = Field(
+        None, title="a relative path", description="a .safetensors file in the description's folder or below it")
+    input: InputSpec | None = Field(None, title="a mapping", description="the one input")
+    inputs: list[InputSpec] | None = Field(None, min_length=1, max_length=MAX_BRANCHES, title="a list of mappings",
+                                           description="several inputs, in place of `input`")
+    layers: list[Any] = Field(min_length=1, max_length=MAX_LAYERS, title=f"a list of 1 to {MAX_LAYERS:,} layers",
+                              description="the layers, in sequence unless they say otherwise")
+    outputs: Names | None = Field(None, title="a name or a list",
+                                  description="layers the network returns; those nobody reads when left out")
+
+
+class LayerSpec(Spec):
+    """Base of the layers: the three keys all of them have."""
+
+    name: Name = Field(description="a name of its own; weights are found by it")
+    type: str = Field(title="a layer type", description="one of the types below")
+    inputs: Names | None = Field(None, title="a name or a list", description="what it reads; the layer above when left out")
+
+    def layer(self) -> L.Layer:
+        """The layer of the graph."""
+        return PLAIN[self.type][0]
+
+
+class WindowSpec(LayerSpec):
+    """Base of the layers with a sliding window."""
+
+    kernel: WindowPair = Field(description="the window")
+
+
+class Conv2dSpec(WindowSpec):
+    """Convolution (cross-correlation). Depthwise: `groups` equal to the input's channels."""
+
+    out_channels: Size = Field(description="filters")
+    stride: WindowPair = Field((1, 1), description="step of the window")
+    dilation: WindowPair = Field((1, 1), description="step between the window's points")
+    padding: Padding = Field(Edges(), description="zeros around the image")
+    groups: Size = Field(1, description="groups of channels; must divide input and output channels")
+    bias: Flag = Field(True, description="add a learned constant to each channel")
+
+    def layer(self) -> L.Layer:
+        return L.Conv2d(self.kernel, self.stride, self.dilation, self.padding.edges(), self.out_channels, self.groups,
+                        self.bias)
+
+
+class ConvTranspose2dSpec(WindowSpec):
+    """Transposed convolution; `padding` is taken off the output."""
+
+    out_channels: Size = Field(description="filters")
+    stride: WindowPair = Field((1, 1), description="enlargement")
+    dilation: WindowPair = Field((1, 1), description="step between the window's points")
+    padding: PlainPadding = Field(Edges(), description="positions taken off the output")
+    output_padding: SparePair = Field((0, 0), description="positions added at the bottom and right; below stride or dilation")
+    groups: Size = Field(1, description="groups of channels; must divide input and output channels")
+    bias: Flag = Field(True, description="add a learned constant to each channel")
+
+    @field_validator("output_padding")
+    @classmethod
+    def _below_stride(cls, value: L.Pair, info: ValidationInfo) -> L.Pair:
+        steps = [info.data[key] for key in ("stride", "dilation") if key in info.data]
+        if len(steps) == 2 and any(v >= max(s) for v, s in zip(value, zip(*steps, strict=True), strict=True)):
+            raise PydanticCustomError("output_padding", "Input should be below the stride or the dilation")
+        return value
+
+    def layer(self) -> L.Layer:
+        return L.ConvTranspose2d(self.kernel, self.stride, self.dilation, self.padding.edges(), self.out_channels,
+                                 self.groups, self.output_padding, self.bias)
+
+
+class PoolSpec(WindowSpec):
+    """Base of the pools; the stride is the kernel's unless given."""
+
+    stride: WindowPair | None = Field(None, title=f"1 to {MAX_WINDOW:,}, or [height, width]",
+                                      description="step of the window; the kernel's size when left out")
+    padding: PlainPadding = Field(Edges(), description="positions around the image; less than the kernel")
+    ceil_mode: Flag = Field(False, description="round the output's size up")
+
+    @field_validator("padding")
+    @classmethod
+    def _below_kernel(cls, value: Edges, info: ValidationInfo) -> Edges:
+        height, width = info.data.get("kernel", (MAX_EXTENT + 1, MAX_EXTENT + 1))
+        if max(value.top, value.bottom) >= height or max(value.left, value.right) >= width:
+            raise PydanticCustomError("pool_padding", "Input should be below the kernel, or a window sees padding only")
+        return value
+
+
+class MaxPool2dSpec(PoolSpec):
+    """The largest value under the window; padding never wins."""
+
+    dilation: WindowPair = Field((1, 1), description="step between the window's points")
+
+    def layer(self) -> L.Layer:
+        return L.MaxPool2d(self.kernel, self.stride or self.kernel, self.dilation, self.padding.edges(), self.ceil_mode)
+
+
+class AvgPool2dSpec(PoolSpec):
+    """The mean under the window."""
+
+    count_include_pad: Flag = Field(True, description="count padding as zeros; else divide by the image's positions alone")
+
+    def layer(self) -> L.Layer:
+        return L.AvgPool2d(self.kernel, self.stride or self.kernel, (1, 1), self.padding.edges(), self.ceil_mode,
+                           self.count_include_pad)
+
+
+class LeakyReluSpec(LayerSpec):
+    """x where x is positive, slope * x elsewhere."""
+
+    slope: Number = Field(0.01, description="factor of negative values")
+
+    def layer(self) -> L.Layer:
+        return L.LeakyRelu(self.slope)
+
+
+class ClipSpec(LayerSpec):
+    """Limits values to [low, high]."""
+
+    low: Number = Field(description="least value")
+    high: Number = Field(description="greatest value")
+
+    @field_validator("high")
+    @classmethod
+    def _above_low(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("low", value):
+            raise PydanticCustomError("order", "Input should not be below low")
+        return value
+
+    def layer(self) -> L.Layer:
+        return L.Clip(self.low, self.high)
+
+
+class BatchNormSpec(LayerSpec):
+    """Batch normalisation with its stored statistics."""
+
+    eps: NonNegative = Field(1e-5, description="added to the variance")
+
+    def layer(self) -> L.Layer:
+        return L.BatchNorm(self.eps)
+
+
+class LocalResponseNormSpec(LayerSpec):
+    """x / (k + alpha / size * sum of squares over neighbouring channels) ** beta."""
+
+    size: WindowPart = Field(title=f"1 to {MAX_WINDOW:,}", description="neighbouring channels summed")
+    alpha: NonNegative = Field(1e-4, description="see the formula")
+    beta: NonNegative = Field(0.75, description="see the formula")
+    k: Positive = Field(1.0, description="see the formula")
+
+    def layer(self) -> L.Layer:
+        return L.LocalResponseNorm(self.size, self.alpha, self.beta, self.k)
+
+
+class LinearSpec(LayerSpec):
+    """Matrix product; flattens its input, whose size must be fixed."""
+
+    out_features: Size = Field(description="output channels")
+    bias: Flag = Field(True, description="add a learned constant to each output")
+
+    def layer(self) -> L.Layer:
+        return L.Linear(self.out_features, self.bias)
+
+
+class UpsampleSpec(LayerSpec):
+    """Repeats every pixel (nearest neighbour)."""
+
+    factor: FactorPair = Field(description="enlargement")
+
+    def layer(self) -> L.Layer:
+        return L.Upsample(self.factor)
+
+
+class DepthToSpaceSpec(LayerSpec):
+    """Moves channels into block x block pixels."""
+
+    block: FactorPart = Field(title=f"1 to {MAX_FACTOR}", description="enlargement")
+    order: str = Field("DCR", title="DCR or CRD",
+                       description="slowest channel digit: block (DCR) or channel (CRD, pixel shuffle)")
+
+    @field_validator("order")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in L.DepthToSpaceOrder.__members__:
+            raise PydanticCustomError("order", "Input should be DCR or CRD")
+        return value
+
+    def layer(self) -> L.Layer:
+        return L.DepthToSpace(self.block, L.DepthToSpaceOrder(self.order))
+
+
+PLAIN: dict[str, tuple[L.Layer, str]] = {
+    "relu": (L.Relu(), "max(x, 0)."),
+    "relu6": (L.Clip(0.0, 6.0), "Limits values to [0, 6]."),
+    "prelu": (L.PRelu(), "x where x is positive, a learned slope times x elsewhere; one slope per channel, or one for all."),
+    "sigmoid": (L.Sigmoid(), "1 / (1 + exp(-x))."),
+    "tanh": (L.Tanh(), "Hyperbolic tangent."),
+    "silu": (L.Silu(), "x * sigmoid(x)."),
+    "global_avg_pool2d": (L.GlobalAvgPool2d(), "The mean of each channel over the whole image."),
+    "add": (L.Add(), "Sum of two or more tensors of one shape."),
+    "mul": (L.Mul(), "Product of two or more tensors of one shape."),
+    "concat": (L.Concat(), "Joins tensors along the channels."),
+    "flatten": (L.Flatten(), "(channels, height, width) to one row of channels; needs a fixed size."),
+    "softmax": (L.Softmax(), "exp(x) / sum(exp(x)) over the channels."),
+    "identity": (L.Identity(), "Passes its input on; removed before planning."),
+    "dropout": (L.Identity(), "Passes its input on, as dropout does at inference; removed before planning."),
+}
+
+LAYER_SPECS: dict[str, type[LayerSpec]] = {
+    "conv2d": Conv2dSpec,
+    "conv_transpose2d": ConvTranspose2dSpec,
+    "max_pool2d": MaxPool2dSpec,
+    "avg_pool2d": AvgPool2dSpec,
+    "leaky_relu": LeakyReluSpec,
+    "clip": ClipSpec,
+    "batch_norm": BatchNormSpec,
+    "local_response_norm": LocalResponseNormSpec,
+    "linear": LinearSpec,
+    "upsample": UpsampleSpec,
+    "depth_to_space": DepthToSpaceSpec,
+    **dict.fromkeys(PLAIN, LayerSpec),
+}
