@@ -88,7 +88,7 @@ def simplify(graph: LayerGraph) -> Simplified:
     Returns
     -------
     Simplified
-        The new graph holds no `Identity`, `BatchNorm` or `Linear` any more.
+        The new graph holds no `BatchNorm`, no `Linear` and no `Identity` (but one that came with an epilogue) any more.
 
     Raises
     ------
@@ -97,9 +97,8 @@ def simplify(graph: LayerGraph) -> Simplified:
     """
     absorbed = {node.name: node.name for node in graph.nodes}
     outputs = {name: name for name in graph.outputs}
-    passes: tuple[Callable[[LayerGraph], _Rewrite], ...] = (_drop_identities, _fold_batch_norms, _lower_linear, _attach_activations)
     current = graph
-    for run in passes:
+    for run in PASSES:
         done = run(current)
         current = done.finish()
         holder = done.moved | done.held
@@ -109,14 +108,20 @@ def simplify(graph: LayerGraph) -> Simplified:
 
 
 def _drop_identities(graph: LayerGraph) -> _Rewrite:
-    """Readers of an identity read its input; one with an epilogue passes that on as plain nodes' work, so it stays."""
+    """Readers of an identity, or of a flatten of one pixel, read its input."""
     rewrite = _Rewrite(graph)
     for node in graph.nodes:
-        if isinstance(node.layer, L.Identity) and not node.epilogue:
+        idle = isinstance(node.layer, L.Identity) or (isinstance(node.layer, L.Flatten) and _one_pixel(graph, node.inputs[0]))
+        if idle and not node.epilogue:
             rewrite.merge(node, rewrite.source(node))
         else:
             rewrite.keep(node)
     return rewrite
+
+
+def _one_pixel(graph: LayerGraph, tensor: str) -> bool:
+    shape = graph.shapes[tensor]
+    return (shape.height, shape.width) == (1, 1)
 
 
 # ---- batch norm
@@ -131,7 +136,8 @@ def _fold_batch_norms(graph: LayerGraph) -> _Rewrite:
             continue
         scale, shift = _scale_and_shift(node)
         source = rewrite.source(node)
-        if isinstance(source.layer, L.Conv2d | L.ConvTranspose2d | L.Linear) and not source.epilogue and rewrite.reads_alone(node):
+        weighted = isinstance(source.layer, L.Conv2d | L.ConvTranspose2d | L.Linear)
+        if weighted and not source.epilogue and rewrite.reads_alone(node):
             rewrite.merge(node, replace(_scaled(source, scale, shift), epilogue=node.epilogue))
         else:
             dtype = node.params["weight"].dtype
@@ -179,9 +185,6 @@ def _lower_linear(graph: LayerGraph) -> _Rewrite:
     for node in graph.nodes:
         if isinstance(node.layer, L.Flatten) and not node.epilogue:
             (source,) = node.inputs
-            if (graph.shapes[source].height, graph.shapes[source].width) == (1, 1):
-                rewrite.merge(node, rewrite.source(node))
-                continue
             readers = graph.consumers(node.name)
             if node.name not in graph.outputs and readers and all(isinstance(r.layer, L.Linear) for r in readers):
                 spliced[node.name] = source
@@ -214,9 +217,12 @@ def _attach_activations(graph: LayerGraph) -> _Rewrite:
     rewrite = _Rewrite(graph)
     for node in graph.nodes:
         source = rewrite.source(node) if node.inputs else node
-        if (isinstance(node.layer, L.Activation) and not isinstance(source.layer, L.Input) and rewrite.reads_alone(node)):
+        if isinstance(node.layer, L.Activation) and not isinstance(source.layer, L.Input) and rewrite.reads_alone(node):
             pointwise = Pointwise(node.name, node.layer, node.params)
             rewrite.merge(node, replace(source, epilogue=(*source.epilogue, pointwise, *node.epilogue)))
         else:
             rewrite.keep(node)
     return rewrite
+
+
+PASSES: tuple[Callable[[LayerGraph], _Rewrite], ...] = (_drop_identities, _fold_batch_norms, _lower_linear, _attach_activations)
