@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+from fusec.errors import Infeasible
 from fusec.graph import layers as L
 from fusec.graph.graph import Node
 from fusec.plan.footprint import Pyramid, pyramid
@@ -23,8 +24,16 @@ def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str])
     ----------
     staged
         The chain inputs copied into scratch by a load stage; the others are read from device memory directly.
+
+    Raises
+    ------
+    Infeasible
+        The pyramid's reasons, or a staged input of which a tile needs a whole image of open size.
     """
     boxes = pyramid(chain, tile)
+    for tensor in staged:
+        if boxes.tensors[tensor].y.extent is None or boxes.tensors[tensor].x.extent is None:
+            raise Infeasible(f"'{tensor}' is read as a whole image of open size, which has no place in scratch")
     buffers = {t: _buffer(chain, t, boxes.tensors[t], tile.images, device) for t in (*chain.inputs, *chain.names[:-1])
                if t in staged or t in chain.names}
     outside = {t: _global(t, boxes.tensors[t], tile.images, device) for t in (*chain.inputs, chain.output)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil, floor, lcm
 
 from fusec.errors import Infeasible
 from fusec.graph import layers as L
@@ -42,6 +42,8 @@ def pyramid(chain: Chain, tile: Tile) -> Pyramid:
         if node.name not in needs:
             raise Infeasible(f"'{node.name}' is not read inside the chain {chain}")
         out = tensors[node.name] = _union(needs[node.name], node.name)
+        if out.y.extent is None or out.x.extent is None:
+            raise Infeasible(f"'{node.name}' is read as a whole image, whose size is only known at run time")
         for position, tensor in enumerate(node.inputs):
             box = reads[node.name, position] = read_box(node, out, chain.graph.input_shapes(node)[position])
             needs.setdefault(tensor, []).append(box)
@@ -68,13 +70,13 @@ def granularity(chain: Chain, axis: L.Axis) -> int:
         scale = scales[node.name]
         for tensor in node.inputs:
             scales.setdefault(tensor, scale * _scale(node.layer, axis))
-    return max(s.denominator for s in scales.values())
+    return lcm(*(s.denominator for s in scales.values()))
 
 
 def read_box(node: Node, out: Footprint, shape: Shape) -> Footprint:
     """What `node` reads of an input of `shape` to make the box `out`."""
     layer = node.layer
-    if isinstance(layer, L.GlobalAvgPool2d | L.Flatten):
+    if isinstance(layer, L.GlobalAvgPool2d | L.Flatten | L.Linear):
         y, x = (WHOLE if (n := shape.along(a)) is None else Affine(Fraction(0), 0, n) for a in L.Axis)
         return Footprint(_channels(node, out.c, shape), y, x)
     y, x = (_spatial(layer, a, out.along(a)) for a in L.Axis)
