@@ -1,0 +1,215 @@
+"""Executes a schedule tile by tile in NumPy, with one flat scratch array that is addressed as a kernel would address it.
+
+In: a Schedule and the chain's input arrays. Out: the chain's output array. Scratch is NaN before every tile and every element
+remembers the buffer that wrote it last, so that a wrong footprint, pitch, offset or lifetime shows as an error instead of as
+luck. What a layer needs is worked out from the layer itself (`compute`), never from what the planner claims.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusec.errors import InputError, InternalError
+from fusec.graph.graph import Array
+from fusec.graph.layers import Axis
+from fusec.graph.shapes import size_rule
+from fusec.schedule.box import Box, Extents, box_at
+from fusec.schedule.compute import compute, input_window
+from fusec.schedule.ir import Buffer, Chain, Read, Schedule, Space, Stage
+from fusec.schedule.taps import wanted_outside
+
+NOBODY = -1
+
+
+def interpret(schedule: Schedule, inputs: Mapping[str, Array], *, order_seed: int | None = None) -> Array:
+    """Run one schedule.
+
+    Parameters
+    ----------
+    schedule
+        The schedule of one chain.
+    inputs
+        For every input of the chain an array (images, channels, height, width), all of one float dtype and batch.
+    order_seed
+        Runs the tiles in an order shuffled by this seed; in the order of `Schedule.tiles` when left out.
+
+    Returns
+    -------
+    Array
+        The chain's output, (images, channels, height, width) in the inputs' dtype.
+
+    Raises
+    ------
+    InternalError
+        The schedule is wrong: a stage needs what its buffer does not hold, or an output is not written exactly once.
+    InputError
+        The arrays do not fit the chain.
+    """
+    machine = _Machine(schedule, inputs)
+    batch, _, height, width = machine.output.shape
+    origins = list(schedule.tiles(batch, height, width))
+    if order_seed is not None:
+        random.Random(order_seed).shuffle(origins)
+    for origin in origins:
+        machine.run_tile(origin)
+    if (machine.written != 1).any():
+        where = tuple(int(i) for i in np.argwhere(machine.written != 1)[0])
+        raise InternalError(f"{schedule.chain}: output element {where} was written {machine.written[where]} times")
+    return machine.output
+
+
+def interpret_graph(schedules: Sequence[Schedule], inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Run the schedules of a network one after another.
+
+    Parameters
+    ----------
+    schedules
+        In an order in which every chain comes after those that make its inputs.
+    inputs
+        The network's inputs by name, as for `interpret`.
+
+    Returns
+    -------
+    dict
+        The output of every chain, by the tensor's name.
+    """
+    tensors = dict(inputs)
+    for schedule in schedules:
+        tensors[schedule.chain.output] = interpret(schedule, {t: tensors[t] for t in schedule.chain.inputs})
+    return {s.chain.output: tensors[s.chain.output] for s in schedules}
+
+
+def run_time_extents(chain: Chain, inputs: Mapping[str, Array]) -> dict[str, Extents]:
+    """Channels, height and width of every tensor of the chain for these arrays; InputError where they do not fit."""
+    extents: dict[str, Extents] = {}
+    for tensor in chain.inputs:
+        shape = chain.shapes[tensor]
+        if tensor not in inputs:
+            raise InputError(f"input '{tensor}' is missing", str(chain))
+        _, *actual = inputs[tensor].shape
+        if any(w is not None and w != a for w, a in zip((shape.channels, shape.height, shape.width), actual, strict=True)):
+            raise InputError(f"input '{tensor}' expects {shape}, not {'x'.join(map(str, actual))}", str(chain))
+        extents[tensor] = (actual[0], actual[1], actual[2])
+    for node in chain.nodes:
+        _, *size = extents[node.inputs[0]]
+        height, width = (size_rule(node.layer, a)(size[a.value]) for a in Axis)
+        extents[node.name] = (chain.shapes[node.name].channels, height, width)
+    return extents
+
+
+class _Machine:
+    """The memory a schedule runs on: device memory by tensor, scratch as one flat array, and counts of what was stored."""
+
+    def __init__(self, schedule: Schedule, inputs: Mapping[str, Array]) -> None:
+        chain = self.chain = schedule.chain
+        self.schedule = schedule
+        self.extents = run_time_extents(chain, inputs)
+        arrays = [inputs[t] for t in chain.inputs]
+        if len({(a.dtype, len(a)) for a in arrays}) != 1 or arrays[0].dtype.kind != "f":
+            raise InputError("the inputs must be arrays of one float dtype and one number of images", str(chain))
+        self.dtype, self.batch = arrays[0].dtype, len(arrays[0])
+        self.memory = {t: inputs[t] for t in chain.inputs}
+        self.output: Array = np.full((self.batch, *self.extents[chain.output]), np.nan, self.dtype)
+        self.written = np.zeros(self.output.shape, np.int64)
+        self.scratch: Array = np.empty(schedule.scratch_elements, self.dtype)
+        self.owner = np.empty(schedule.scratch_elements, np.int64)
+        self.numbers = {buffer: i for i, buffer in enumerate(schedule.buffers)}
+
+    def run_tile(self, tile: tuple[int, int, int, int]) -> None:
+        """Run all stages for the tile at origin (image, channel, row, column)."""
+        self.image, *origin = tile
+        self.images = min(self.schedule.tile.images, self.batch - self.image)
+        self.origin: Extents = (origin[0], origin[1], origin[2])
+        self.scratch.fill(np.nan)
+        self.owner.fill(NOBODY)
+        for stage in self.schedule.stages:
+            self._run_stage(stage)
+
+    def _run_stage(self, stage: Stage) -> None:
+        box = self._box(stage.writes)
+        extents = self.extents[stage.writes.tensor]
+        inside = box.clip(extents)
+        values = np.full((self.images, *box.shape), stage.writes.padding_value, self.dtype)
+        if not inside.empty:
+            values[(slice(None), *box.slices(inside))] = self._values(stage, inside)
+        self._store(stage, box, inside, values)
+
+    def _values(self, stage: Stage, box: Box) -> Array:
+        """What a stage makes on a box inside the image."""
+        node = stage.node
+        if node is None:
+            return self._gather(stage, stage.reads[0], box)
+        if tuple(r.buffer.tensor for r in stage.reads) != node.inputs:
+            raise InternalError(f"{stage.name}: reads {[r.buffer.tensor for r in stage.reads]}, not {list(node.inputs)}")
+        shapes = self.chain.graph.input_shapes(node)
+        windows = [input_window(node, box, i, shapes, self.extents[t]) for i, t in enumerate(node.inputs)]
+        patches = [self._gather(stage, r, w) for r, w in zip(stage.reads, windows, strict=True)]
+        return compute(node, box, windows, patches, shapes[0], self.extents[node.inputs[0]])
+
+    def _gather(self, stage: Stage, read: Read, window: Box) -> Array:
+        """The values of a window of an input, padding included."""
+        patch = np.full((self.images, *window.shape), wanted_outside(stage.node.layer if stage.node else None), self.dtype)
+        inside = window.clip(self.extents[read.buffer.tensor])
+        if inside != window and not read.guarded:  # the buffer itself has to hold the padding
+            if read.buffer.space is Space.GLOBAL:
+                raise InternalError(f"{stage.name}: reads {window} of {read.buffer.name} unguarded, outside the image")
+            inside = window
+        if not inside.empty:
+            patch[(slice(None), *window.slices(inside))] = self._load(stage, read.buffer, inside)
+        return patch
+
+    def _load(self, stage: Stage, buffer: Buffer, part: Box) -> Array:
+        box = self._box(buffer)
+        if not box.covers(part) or self.images > buffer.images:
+            raise InternalError(f"{stage.name}: needs {part} of {buffer.name}, which holds {box}")
+        if buffer.space is Space.GLOBAL:
+            if buffer.tensor not in self.memory:
+                raise InternalError(f"{stage.name}: {buffer.tensor} is not in device memory when it is read")
+            c, y, x = (slice(r.start, r.stop) for r in part.ranges)
+            return self.memory[buffer.tensor][self.image: self.image + self.images, c, y, x]
+        where = self._addresses(buffer, box, part)
+        strangers = self.owner[where] != self.numbers[buffer]
+        if strangers.any():
+            first = np.argwhere(strangers)[0]
+            owner = int(self.owner[where[tuple(first)]])
+            writer = "nothing" if owner == NOBODY else self.schedule.buffers[owner].name
+            raise InternalError(f"{stage.name}: reads element {tuple(map(int, first))} of {part} of {buffer.name}, "
+                                f"where {writer} was written last")
+        return self.scratch[where]
+
+    def _store(self, stage: Stage, box: Box, inside: Box, values: Array) -> None:
+        """Store a whole box into scratch, or its part inside the image into device memory."""
+        buffer = stage.writes
+        if buffer.space is not Space.GLOBAL:
+            where = self._addresses(buffer, box, box)
+            self.scratch[where] = values
+            self.owner[where] = self.numbers[buffer]
+            return
+        if buffer.tensor != self.chain.output:
+            raise InternalError(f"{stage.name}: writes {buffer.tensor}, which is not the output of {self.chain}")
+        target = (slice(self.image, self.image + self.images), *(slice(r.start, r.stop) for r in inside.ranges))
+        self.output[target] = values[(slice(None), *box.slices(inside))]
+        self.written[target] += 1
+
+    def _addresses(self, buffer: Buffer, box: Box, part: Box) -> NDArray[np.int64]:
+        """Scratch addresses (images, channels, rows, columns) of a part of a buffer's box."""
+        if buffer.space is not Space.SCRATCH or buffer.fold is not None:
+            raise InternalError(f"{buffer.name}: only unfolded scratch buffers can be addressed, not {buffer.space.value}")
+        pitches = (buffer.image_pitch, buffer.channel_pitch, buffer.row_pitch, buffer.column_pitch)
+        starts = (0, *(p.start - r.start for p, r in zip(part.ranges, box.ranges, strict=True)))
+        counts = (self.images, *part.shape)
+        grids = np.ogrid[tuple(slice(s, s + n) for s, n in zip(starts, counts, strict=True))]
+        where: NDArray[np.int64] = np.asarray(buffer.offset + sum(p * g for p, g in zip(pitches, grids, strict=True)), np.int64)
+        if where.size and not 0 <= where.min() <= where.max() < len(self.scratch):
+            raise InternalError(f"{buffer.name}: element {int(where.max())} is outside the {len(self.scratch)} of scratch")
+        return where
+
+    def _box(self, buffer: Buffer) -> Box:
+        try:
+            return box_at(buffer.footprint, self.origin, self.extents[buffer.tensor])
+        except ValueError as error:
+            raise InternalError(f"{buffer.name}: {error}") from None

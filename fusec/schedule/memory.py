@@ -1,0 +1,92 @@
+"""Scratch of a schedule: what is live when, whether buffers keep clear of each other, and how much is needed.
+
+In: a Schedule. Out: figures, or an error. Part of verification; lifetimes are worked out from the stages again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations, pairwise
+from typing import Protocol
+
+from fusec.errors import Infeasible, InternalError
+from fusec.schedule.ir import Buffer, Layout, Schedule, Space, Stage
+
+ELEMENT_BYTES = 4  # float32
+ALIGNMENT = 16  # elements a buffer's offset is a multiple of: 64 bytes, a cache line and any vector
+
+
+class ScratchLimit(Protocol):
+    """The part of a Device this module asks for (devices live above schedules)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def scratch_per_block(self) -> int: ...
+
+
+def scratch_bytes(schedule: Schedule) -> int:
+    """Bytes of scratch one block needs."""
+    return schedule.scratch_elements * ELEMENT_BYTES
+
+
+def live_elements(schedule: Schedule, stage: Stage) -> int:
+    """Scratch elements of all buffers that hold something while `stage` runs."""
+    now = schedule.stages.index(stage)
+    return sum(b.size for b, (first, last) in _lifetimes(schedule).items() if first <= now <= last)
+
+
+def peak_stage(schedule: Schedule) -> Stage:
+    """The stage with the largest live set, the first of equals."""
+    return max(schedule.stages, key=lambda s: live_elements(schedule, s))
+
+
+def check_limit(schedule: Schedule, device: ScratchLimit) -> None:
+    """Infeasible, with the stage to blame, where the schedule's scratch is more than a block has."""
+    needed, limit = scratch_bytes(schedule), device.scratch_per_block
+    if needed > limit:
+        raise Infeasible(f"scratch {_kib(needed)} > {_kib(limit)} at {peak_stage(schedule).name}")
+
+
+def check_memory(schedule: Schedule) -> None:
+    """InternalError where a buffer's elements or two buffers alive together share an address."""
+    lifetimes = _lifetimes(schedule)
+    for buffer in lifetimes:
+        _check_pitches(buffer)
+    for a, b in combinations(lifetimes, 2):
+        if _meet(lifetimes[a], lifetimes[b]) and a.offset < b.offset + b.size and b.offset < a.offset + a.size:
+            places = " and ".join(f"{x.name} at {x.offset}..{x.offset + x.size}" for x in (a, b))
+            raise InternalError(f"{places} share scratch while both are needed")
+
+
+def _meet(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] <= b[1] and b[0] <= a[1]
+
+
+def _lifetimes(schedule: Schedule) -> Mapping[Buffer, tuple[int, int]]:
+    """First write and last use of every scratch buffer, as numbers of stages."""
+    used: dict[Buffer, list[int]] = {}
+    for i, stage in enumerate(schedule.stages):
+        for buffer in (*(r.buffer for r in stage.reads), stage.writes):
+            if buffer.space is Space.SCRATCH:
+                used.setdefault(buffer, []).append(i)
+    return {buffer: (stages[0], stages[-1]) for buffer, stages in used.items()}
+
+
+def _check_pitches(buffer: Buffer) -> None:
+    """Every element of the box has an address of its own, inside the buffer."""
+    channels, height, width = (a.extent or 0 for a in (buffer.footprint.c, buffer.footprint.y, buffer.footprint.x))
+    image = (buffer.images, buffer.image_pitch)
+    channel, row, column = (channels, buffer.channel_pitch), (height, buffer.row_pitch), (width, buffer.column_pitch)
+    nested = (image, channel, row, column) if buffer.layout is Layout.NCHW else (image, row, column, channel)
+    if buffer.offset < 0 or buffer.offset % ALIGNMENT:
+        raise InternalError(f"{buffer.name}: offset {buffer.offset} is not a multiple of {ALIGNMENT}")
+    if nested[-1][1] != 1 or any(outer < count * inner for (_, outer), (count, inner) in pairwise(nested)):
+        pitches = "/".join(str(pitch) for _, pitch in nested)
+        box = f"{channels}x{height}x{width}"
+        raise InternalError(f"{buffer.name}: pitches {pitches} do not hold {box} in {buffer.layout.value}")
+
+
+def _kib(size: int) -> str:
+    return f"{size / 1024:.1f}".removesuffix(".0") + " KiB"

@@ -1,0 +1,68 @@
+"""Which input positions one output position reads, straight from each layer's definition.
+
+In: a layer and one output position. Out: the positions of the input it reads, outside the image too. `verify` and `interpret`
+ask here what the planner must have provided; nothing is shared with the planner's own rules, which work on whole boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fusec.graph import layers as L
+from fusec.graph.graph import Node
+from fusec.graph.shapes import Shape
+
+READS_WHOLE_IMAGE = (L.GlobalAvgPool2d, L.Flatten, L.Linear)
+
+
+def taps(layer: L.Layer, axis: L.Axis, position: int) -> Sequence[int]:
+    """Input positions along a spatial axis that output `position` reads, ascending.
+
+    Not for the layers of `READS_WHOLE_IMAGE`. A transposed convolution may read nothing at all.
+    """
+    if isinstance(layer, L.ConvTranspose2d):
+        w = layer.window(axis)
+        numerators = (position + w.before - k * w.dilation for k in reversed(range(w.size)))
+        return [n // w.stride for n in numerators if n % w.stride == 0]
+    if isinstance(layer, L.Windowed):
+        w = layer.window(axis)
+        return [position * w.stride - w.before + k * w.dilation for k in range(w.size)]
+    if isinstance(layer, L.Upsample):
+        return [position // layer.factor[axis.value]]
+    if isinstance(layer, L.DepthToSpace):
+        return [position // layer.block]
+    return [position]
+
+
+def channel_taps(node: Node, position: int, shapes: Sequence[Shape], channel: int) -> range:
+    """Channels of input number `position` that output `channel` reads; `shapes` are those of all inputs."""
+    layer, own = node.layer, shapes[position].channels
+    if isinstance(layer, L.Conv2d | L.ConvTranspose2d):
+        per_group = own // layer.groups
+        group = channel // (layer.out_channels // layer.groups)
+        return range(group * per_group, (group + 1) * per_group)
+    if isinstance(layer, L.LocalResponseNorm):
+        return range(max(0, channel - layer.size // 2), min(own, channel + (layer.size - 1) // 2 + 1))
+    if isinstance(layer, L.Concat):
+        inner = channel - sum(s.channels for s in shapes[:position])
+        return range(inner, inner + 1) if 0 <= inner < own else range(0)
+    if isinstance(layer, L.Softmax | L.DepthToSpace | L.Flatten | L.Linear):
+        return range(own)
+    return range(channel, channel + 1)
+
+
+def wanted_outside(layer: L.Layer | None) -> float:
+    """What a layer takes a position outside the image for: padding never wins a max pool and adds nothing to any other."""
+    return float("-inf") if isinstance(layer, L.MaxPool2d) else 0.0
+
+
+def leaves_image(layer: L.Layer, axis: L.Axis) -> bool:
+    """Whether an output position inside its image may read an input position outside."""
+    if isinstance(layer, L.ConvTranspose2d):
+        w = layer.window(axis)
+        reach = w.span - 1 - w.stride
+        return w.before <= reach or w.after <= reach + layer.output_padding[axis.value]
+    if isinstance(layer, L.Windowed):
+        w = layer.window(axis)
+        return w.before > 0 or w.after > 0 or (w.ceil and w.stride > 1)
+    return False

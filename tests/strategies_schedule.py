@@ -1,0 +1,100 @@
+"""Hypothesis strategies for chains of a graph, for schedules of a chain, and for cutting a whole graph into chains.
+
+Legal by construction, but otherwise as the planner would never choose them: odd tiles, any subset of the inputs staged, every
+device's layout, channel tiles wherever they are possible.
+"""
+
+from __future__ import annotations
+
+from hypothesis import reject
+from hypothesis import strategies as st
+
+from fusec.errors import Infeasible
+from fusec.graph.graph import LayerGraph
+from fusec.graph.layers import Axis
+from fusec.plan.construct import construct
+from fusec.plan.footprint import granularity, pyramid
+from fusec.schedule.ir import Chain, Schedule, Tile
+from fusec.targets.device import DEVICES, Device, generic_host
+
+PLANNED_DEVICES = (DEVICES["h200"], generic_host(4), generic_host(8), generic_host(16))
+LARGE = 1 << 16  # a tile extent no image here reaches
+
+
+def windows(graph: LayerGraph, start: int) -> list[Chain]:
+    """The chains of consecutive layers from number `start` on, shortest first, that have their last node as only output."""
+    names = [n.name for n in graph.layers]
+    found = []
+    for stop in range(start + 1, len(names) + 1):
+        inside = set(names[start:stop])
+        kept = (n not in graph.outputs and {c.name for c in graph.consumers(n)} <= inside for n in names[start:stop - 1])
+        if all(kept):
+            found.append(Chain(graph, tuple(names[start:stop])))
+    return found
+
+
+@st.composite
+def chains(draw: st.DrawFn, graph: LayerGraph) -> Chain:
+    """One chain of `graph`, long ones as likely as short ones; shrinks to a single layer."""
+    start = draw(st.integers(0, len(graph.layers) - 1), label="first layer")
+    return draw(st.sampled_from(windows(graph, start)), label="chain")
+
+
+@st.composite
+def partitions(draw: st.DrawFn, graph: LayerGraph) -> tuple[Chain, ...]:
+    """The whole of `graph` as chains of consecutive layers, each of which some tile can compute."""
+    parts: list[Chain] = []
+    done = 0
+    while done < len(graph.layers):
+        possible = [c for c in windows(graph, done) if computable(c)]
+        parts.append(draw(st.sampled_from(possible), label="chain"))
+        done += len(parts[-1].names)
+    return tuple(parts)
+
+
+def computable(chain: Chain) -> bool:
+    """Whether one tile, as large as can be, computes the chain."""
+    return possible(chain, covering(chain))
+
+
+def covering(chain: Chain) -> Tile:
+    """A tile that covers the whole image, wherever its size is known."""
+    return Tile(1, chain.shapes[chain.output].channels, LARGE, LARGE)
+
+
+def possible(chain: Chain, tile: Tile) -> bool:
+    try:
+        pyramid(chain, tile)
+    except Infeasible:
+        return False
+    return True
+
+
+@st.composite
+def tiles(draw: st.DrawFn, chain: Chain) -> Tile:
+    """A tile the chain can be computed by: spatial extents up to 12 or covering, multiples of the granularity, any channels."""
+    full = covering(chain)
+    images = draw(st.integers(1, 4), label="images")
+    extents = []
+    for axis in Axis:
+        grain = granularity(chain, axis)
+        extents.append(grain * draw(st.integers(1, max(1, 12 // grain)), label=f"tile {axis.name}"))
+    channels = draw(st.one_of(st.just(full.channels), st.integers(1, full.channels)), label="tile channels")
+    large = LARGE // 64 * 64
+    choices = (Tile(images, channels, extents[0], extents[1]), Tile(images, full.channels, extents[0], extents[1]),
+               Tile(images, full.channels, large, extents[1]), Tile(images, full.channels, extents[0], large),
+               Tile(images, full.channels, large, large))
+    for tile in choices:
+        if possible(chain, tile):
+            return tile
+    return reject()
+
+
+@st.composite
+def schedules(draw: st.DrawFn, chain: Chain, devices: tuple[Device, ...] = PLANNED_DEVICES) -> Schedule:
+    """A schedule of `chain` for one of `devices`; rejects chains no tile can compute."""
+    tile = draw(tiles(chain), label="tile")
+    boxes = pyramid(chain, tile)
+    small = [t for t in chain.inputs if boxes.tensors[t].y.extent is not None and boxes.tensors[t].x.extent is not None]
+    staged = [t for t in small if draw(st.booleans(), label=f"stage {t}")]
+    return construct(chain, tile, draw(st.sampled_from(devices), label="device"), staged)
