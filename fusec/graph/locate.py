@@ -53,5 +53,5 @@ def find_graph(path_or_name: str | os.PathLike[str]) -> Path:
         files = sorted(p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml", ".onnx")) if folder.is_dir() else []
     except (OSError, ValueError) as error:  # names too long for the file system, zero bytes
         raise InputError(f"no such network: {getattr(error, 'strerror', None) or error}", ascii(given)[:100]) from None
-    hint = nearest(path.name, files) or nearest(path.name.removesuffix(".yaml"), names)
+    hint = nearest(path.name, [*files, *names, *(f"{name}.yaml" for name in names)])
     raise InputError("no such file, and no shipped network has this name", given, hint or f"shipped: {', '.join(names)}")

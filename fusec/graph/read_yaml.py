@@ -223,6 +223,8 @@ class _Reader:
 
     def check_unread(self, entries: list[_Entry], outputs: tuple[str, ...] | None) -> None:
         """An input nobody reads, or a layer nobody reads beside listed outputs, is a slip of the pen."""
+        if not any(e.inputs for e in entries):
+            return  # there are no layers, which is reported
         read = {source for e in entries for source, _ in e.inputs}.union(outputs or ())
         guessing = any(source is None for e in entries for source, _ in e.inputs)
         for entry in entries:

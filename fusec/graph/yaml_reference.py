@@ -47,8 +47,9 @@ def _words(model: type[Spec]) -> str:
 
 
 def _table(model: type[Spec], skip: tuple[str, ...] = ()) -> str:
-    rows = [f"| `{key}` | {field.title} | {'required' if field.is_required() else _default(field.default)} | {field.description} |"
-            for key, field in model.model_fields.items() if key not in skip]
+    fields = {key: field for key, field in model.model_fields.items() if key not in skip}
+    defaults = {key: "required" if field.is_required() else _default(field.default) for key, field in fields.items()}
+    rows = [f"| `{key}` | {field.title} | {defaults[key]} | {field.description} |" for key, field in fields.items()]
     return "\n".join(["| key | value | default | meaning |", "| --- | --- | --- | --- |", *rows]) if rows else ""
 
 

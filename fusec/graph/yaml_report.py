@@ -79,7 +79,7 @@ class Findings:
         what = f"{key or subject}: {message}"
         if message.startswith("Input "):
             what = f"{key or subject} {message[6:]}, not {show(node.plain())}"
-        self.add(node.mark, what, _values(fields, field))
+        self.add(node.mark, what, _values(fields, field) or _values(model, found["loc"][0] if above else ""))
 
 
 def _nested(model: type[Spec], above: Sequence[str | int], subject: str) -> tuple[type[Spec], str]:
