@@ -1,8 +1,8 @@
 """The program: everything a generated model consists of, as plain data that JSON can hold.
 
-In: what `link` gathers (sources, launch rules, size rules). Out: the manifest of an artefact, and what `model.py` executes. Like
-all of `fusec.runtime` this module uses the standard library (and NumPy) alone and imports relatively, because it is copied into
-every artefact, which runs without fusec.
+In: what `link` gathers (sources, launch rules, size rules). Out: the manifest of an artefact, and what `model.py` executes.
+Like all of `fusec.runtime` this module uses the standard library (and NumPy) alone and imports relatively, because it is copied
+into every artefact, which runs without fusec.
 """
 
 from __future__ import annotations

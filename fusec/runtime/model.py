@@ -1,0 +1,189 @@
+"""The model: what a user calls.
+
+In: arrays of one kind. Out: arrays of the same kind. Checks them against the program, works out sizes (once per size), lets the
+engine run. Made by `build.link` and `artefact.load`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, Problem, nearest
+from .engine import Engine, Runner
+from .program import Port, Program, Source
+from .weights import Floats
+from .workload import Workload, arrange
+
+REMEMBERED = 16  # sizes a model keeps ready
+AXES = "batch, channels, height, width"
+
+
+class Model:
+    """A compiled network, called like a function.
+
+    Attributes
+    ----------
+    program
+        What the model consists of: sizes, launches, target.
+    sources, binaries, weights
+        The generated sources, the path of each entry's binary, and the packed weights of each launch.
+    """
+
+    def __init__(self, program: Program, engine: Engine, sources: Sequence[Source], binaries: Mapping[str, Path],
+                 weights: Mapping[str, Floats]) -> None:
+        self.program = program
+        self.engine = engine
+        self.sources = tuple(sources)
+        self.binaries = dict(binaries)
+        self.weights = dict(weights)
+        self._channels = {rule.name: rule.channels for rule in program.tensors}
+        self._made = {launch.output for launch in program.launches}
+        self._runner = functools.lru_cache(REMEMBERED)(self._prepare)
+
+    def __call__(self, *inputs: Any, out: Any = None, **named: Any) -> Any:
+        """Run the network.
+
+        Parameters
+        ----------
+        *inputs, **named
+            One float32 array of shape (N, C, H, W) per input, in order or by the input's name: NumPy arrays, CuPy arrays, torch
+            tensors, or anything else that speaks DLPack. N is free, and so are H and W unless the network pins them.
+        out
+            The array to write the result into (a tuple of them for several outputs): of exactly the result's shape, float32,
+            dense, apart from the inputs, on the model's device.
+
+        Returns
+        -------
+        The result, or a tuple of results, as the kind of array the first input is (or `out` itself): (N, C, H, W), or (N, C)
+        for outputs that are vectors. On CUDA it is ready in the order of the current stream, without waiting for it; only NumPy
+        arrays are copied to the device and back. When capturing a CUDA graph, call once with the same sizes before, and pass
+        `out`.
+
+        Raises
+        ------
+        InputError
+            The arrays do not fit the network.
+        MissingError
+            No memory or no device.
+        """
+        values = self._bind(inputs, named)
+        engine = self.engine
+        with engine.scope(values):
+            given = [engine.accept(value, port.name) for value, port in zip(values, self.program.inputs, strict=True)]
+            self._check(given)
+            runner = self._runner(given[0].shape[0], tuple([array.shape[2:] for array in given]))
+            ready = [engine.dense(array) for array in given]
+            results = self._results(runner.workload, ready, out)
+            self._run(runner, ready, results)
+            if out is not None:
+                return out
+            if len(results) == 1:
+                return engine.give(results[0], values[0])
+            return tuple(engine.give(result, values[0]) for result in results)
+
+    def __repr__(self) -> str:
+        program = self.program
+        read, made = (", ".join(f"{port.name} {describe_shape(program, port)}" for port in ports)
+                      for ports in (program.inputs, program.outputs))
+        return f"<fusec model {program.name!r} for {program.target}, {program.dtype}: {read} -> {made}>"
+
+    def _prepare(self, batch: int, images: tuple[tuple[int, int], ...]) -> Runner:
+        return self.engine.prepare(arrange(self.program, batch, images))
+
+    def _bind(self, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Sequence[Any]:
+        """The caller's values in the order of the program's inputs."""
+        ports = self.program.inputs
+        if not named and len(inputs) == len(ports):
+            return inputs
+        names = [port.name for port in ports]
+        if len(inputs) > len(ports):
+            count = f"{len(ports)} input{'s' * (len(ports) > 1)}"
+            raise InputError(f"the network has {count} ({', '.join(names)}), but got {len(inputs)}")
+        values = dict(zip(names, inputs, strict=False))
+        problems = []
+        for name, value in named.items():
+            if name not in names:
+                hint = nearest(name, names) or f"inputs: {', '.join(names)}"
+                problems.append(Problem(f"the network has no input '{name}'", hint=hint))
+            elif name in values:
+                problems.append(Problem(f"input '{name}' is given twice"))
+            else:
+                values[name] = value
+        problems += [Problem(f"input '{name}' is missing") for name in names if name not in values]
+        if problems:
+            raise InputError(problems)
+        return [values[name] for name in names]
+
+    def _check(self, arrays: Sequence[Any]) -> None:
+        """Types, axes, channels and the common batch; heights and widths are checked when the call is worked out."""
+        problems = []
+        for array, port in zip(arrays, self.program.inputs, strict=True):
+            if array.dtype != self.program.dtype:
+                problems.append(Problem(f"'{port.name}' is {array.dtype}, but the model computes in {self.program.dtype}",
+                                        hint=f"pass .astype('{self.program.dtype}') of it, scaled as in training"))
+            if array.ndim != 4:
+                hint = "pass x[None] for a single image" if array.ndim == 3 else ""
+                problems.append(Problem(f"'{port.name}' has {array.ndim} axes instead of 4 ({AXES})", hint=hint))
+            elif array.shape[1] != (channels := self._channels[port.tensor]):
+                hint = "channels come first: pass x.transpose(0, 3, 1, 2)" if array.shape[3] == channels else ""
+                problems.append(Problem(f"'{port.name}' has {array.shape[1]} channels instead of {channels}", hint=hint))
+        if not problems and len({array.shape[0] for array in arrays}) > 1:
+            problems.append(Problem(f"the inputs have different batches: {', '.join(str(array.shape[0]) for array in arrays)}"))
+        if problems:
+            raise InputError(problems)
+
+    def _results(self, workload: Workload, inputs: Sequence[Any], out: Any) -> Sequence[Any]:
+        """Arrays for the results: the caller's `out`, checked, or new ones."""
+        ports = self.program.outputs
+        shapes = [workload.shapes[port.tensor][:2 if port.flat else 4] for port in ports]
+        if out is None:
+            return [self.engine.empty(shape) for shape in shapes]
+        given = tuple(out) if isinstance(out, tuple | list) else (out,)
+        if len(given) != len(ports):
+            raise InputError(f"the network has {len(ports)} outputs, but out has {len(given)} arrays")
+        results = [self.engine.accept_out(value, f"out[{port.name}]") for value, port in zip(given, ports, strict=True)]
+        for index, (array, shape, port) in enumerate(zip(results, shapes, ports, strict=True)):
+            if array.shape != shape or array.dtype != self.program.dtype or not array.flags.c_contiguous:
+                dense = "dense" if array.flags.c_contiguous else "strided"
+                raise InputError(f"out for '{port.name}' must be dense {self.program.dtype} of shape {shape}, not {dense} "
+                                 f"{array.dtype} of shape {array.shape}")
+            if any(self._overlap(array, other) for other in (*inputs, *results[:index])):
+                raise InputError(f"out for '{port.name}' shares memory with an input or another output",
+                                 hint="pass an array of its own")
+        return results
+
+    def _overlap(self, one: Any, other: Any) -> bool:
+        start, begin = self.engine.pointer(one), self.engine.pointer(other)
+        return bool(start < begin + other.nbytes and begin < start + one.nbytes)
+
+    def _run(self, runner: Runner, inputs: Sequence[Any], results: Sequence[Any]) -> None:
+        program = self.program
+        if not runner.workload.batch:
+            return
+        arrays = {port.tensor: array for port, array in zip(program.inputs, inputs, strict=True)}
+        copies = []
+        for port, result in zip(program.outputs, results, strict=True):
+            if port.tensor in arrays:  # an input, or made for an earlier output
+                copies.append((result, port.tensor))
+            else:
+                arrays[port.tensor] = result
+        runner(arrays)
+        for result, name in copies:
+            result[...] = arrays[name].reshape(result.shape)
+
+
+def describe_shape(program: Program, port: Port) -> str:
+    """The shape of an input or output in words, e.g. `Nx3xHxW`; `?` is an extent that follows from the input's."""
+    rule = next(rule for rule in program.tensors if rule.name == port.tensor)
+    words = ["N", str(rule.channels)]
+    for letter, terms in zip("HW", (rule.height, rule.width), strict=True):
+        if terms and all(multiply == 0 for multiply, _, _ in terms):
+            words.append(str(min(add // divide for _, add, divide in terms)))
+        else:
+            words.append(letter if rule.source is None else "?")
+    return "x".join(words[:2] if port.flat else words)
+
+
