@@ -1,0 +1,46 @@
+"""Print a mapped kernel: the last step before a compiler.
+
+In: a MappedKernel, every decision taken. Out: a Source, self-contained and deterministic, whose entry is named by its content, so
+that equal kernels of a network are one kernel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from fusec import __version__
+from fusec.emit.environment import environment, library
+from fusec.runtime.program import Source
+from fusec.targets.base import MappedKernel
+
+_TEMPLATE = {"cuda": ("cuda/kernel.cu.j2", "cuda/lib/", "cuda"), "cpu": ("cpu/kernel.cpp.j2", "cpu/lib/", "cpp")}
+
+
+def render(kernel: MappedKernel) -> Source:
+    """The generated source of one kernel."""
+    template, folder, language = _TEMPLATE[kernel.device.target]
+    tile = kernel.schedule.tile
+    values = {
+        "version": __version__, "device": kernel.device.arch, "stages": len(kernel.schedule.stages), "tile": str(tile),
+        "threads": kernel.threads, "blocks_per_core": kernel.blocks_per_core, "scratch_bytes": 4 * kernel.scratch,
+        "library": "\n\n".join(library(folder + f) for f in kernel.libraries), "calls": kernel.calls,
+        "signature": _signature(kernel), "inputs": [(name, i) for i, name in enumerate(kernel.inputs)],
+        "sizes": [(name, 3 + i) for i, name in enumerate(_size_names(kernel))],
+        "tile_images": tile.images, "tile_channels": tile.channels, "tile_height": tile.height, "tile_width": tile.width,
+        "tiles_c": kernel.tiles_c, "buffers": kernel.buffers,
+    }
+    body = environment().get_template(template)
+    digest = hashlib.sha256(body.render(entry="k", **values).encode()).hexdigest()
+    entry = f"k_{digest[:12]}"
+    return Source(entry, body.render(entry=entry, **values), language)
+
+
+def _signature(kernel: MappedKernel) -> str:
+    pointers = [f"const float* __restrict__ {i}" for i in kernel.inputs]
+    sizes = [f"int {name}" for name in _size_names(kernel)]
+    return ", ".join([*pointers, "float* __restrict__ out", "const float* __restrict__ params", "int batch", "int tiles_y",
+                      "int tiles_x", *sizes])
+
+
+def _size_names(kernel: MappedKernel) -> list[str]:
+    return [f"{letter}{i}" for i in range(len(kernel.sizes)) for letter in "hw"]

@@ -1,0 +1,160 @@
+"""Schedules on a CPU, fp32: one thread per tile, the lanes of a vector on output channels.
+
+In: a Schedule (NHWC scratch) and a Device. Out: a MappedKernel for `templates/cpu`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+
+from fusec.graph import layers as L
+from fusec.schedule.ir import Buffer, Layout, Schedule, Space, Stage
+from fusec.targets import geometry as G
+from fusec.targets.base import Call, MappedKernel
+from fusec.targets.device import Device
+from fusec.targets.mapper import FloatArray, Mapper
+
+_LIBRARIES = {"conv2d": "conv2d.hpp", "depthwise_conv2d": "conv2d.hpp", "conv_transpose2d": "conv_transpose2d.hpp",
+              "max_pool2d": "pool.hpp", "avg_pool2d": "pool.hpp", "global_avg_pool2d": "reduce.hpp", "softmax": "reduce.hpp",
+              "copy": "pointwise.hpp", "concat": "pointwise.hpp", "add": "pointwise.hpp", "mul": "pointwise.hpp",
+              "upsample": "pointwise.hpp", "depth_to_space": "pointwise.hpp", "flatten": "pointwise.hpp",
+              "local_response_norm": "pointwise.hpp"}
+
+_REGISTERS = {16: 32, 8: 16, 4: 16}  # vector registers of AVX-512, AVX2, and SSE or NEON
+
+
+def map_schedule(schedule: Schedule, device: Device, *, small_grid: bool = False) -> MappedKernel:
+    """Map `schedule` to vectors; `small_grid` changes nothing here, since a tile always has a core to itself."""
+    del small_grid
+    return _CpuMapper(schedule, device).kernel(threads=1, blocks_per_core=1)
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """How output channels fill vectors: `lanes` of a vector, `unit` channels that share a row of weights, `vectors` a block."""
+
+    lanes: int
+    unit: int
+    vectors: int
+
+    @property
+    def step(self) -> int:
+        return self.lanes * self.vectors
+
+
+def fill_lanes(vector: int, group: int, channels: int, whole: bool) -> Lanes:
+    """Vectors for `channels` outputs in groups of `group`.
+
+    Where a tile holds whole groups the last vector may be partly filled; a slice of a group needs vectors that divide it, since
+    the lanes behind it belong to another tile.
+    """
+    if whole:
+        unit = group
+        lanes = min(vector, 1 << (unit - 1).bit_length()) if unit > 1 else 1
+    else:
+        unit = gcd(group, channels)
+        lanes = gcd(unit, vector)
+    full = -(-unit // lanes)
+    vectors = next(v for v in (4, 3, 2, 1) if full % v == 0)
+    return Lanes(lanes, unit, vectors)
+
+
+class _CpuMapper(Mapper):
+    libraries = _LIBRARIES
+    core = "core.hpp"
+    align = 16  # a cache line
+
+    def buffer_type(self, buffer: Buffer, written: bool) -> str:
+        if buffer.space is Space.SCRATCH:
+            bits = int(np.float32(buffer.padding_value).view(np.uint32))
+            return (f"Scratch<{buffer.offset}, {buffer.image_pitch}, {buffer.channel_pitch}, {buffer.row_pitch}, "
+                    f"{buffer.column_pitch}, {bits:#x}u>")
+        last = str(buffer.layout is Layout.NHWC).lower()
+        return f"Global<{'float' if written else 'const float'}, {self.shape(buffer).channels}, {last}>"
+
+    def channel_parameter(self, offset: int) -> str:
+        return f"load<V>(params + {offset} + c)"
+
+    def conv(self, index: int, stage: Stage) -> Call:
+        assert stage.node is not None
+        layer = stage.node.layer
+        assert isinstance(layer, L.Conv2d)
+        if layer.groups == layer.out_channels == self.input_channels(stage):
+            return self._depthwise(index, stage, layer)
+        lanes, numbers = self._vectors(stage, layer, max_vectors=4)
+        box = stage.footprint
+        room = max(1, (_REGISTERS[self.device.vector] - 4) // lanes.vectors - 1)
+        columns = _even_split(box.x.extent or 1, room)
+        images = max(n for n in (1, 2, 4, 8) if n <= stage.writes.images and n * columns <= room) if columns * 2 <= room else 1
+        numbers |= G.window_numbers(stage, stage.reads[0]) | {"BLOCK_X": columns, "BLOCK_N": images}
+        return self.call(index, stage, "conv2d", numbers, (self.read(stage),))
+
+    def conv_transpose(self, index: int, stage: Stage) -> Call:
+        assert stage.node is not None
+        layer = stage.node.layer
+        assert isinstance(layer, L.ConvTranspose2d)
+        _, numbers = self._vectors(stage, layer, max_vectors=1)
+        numbers |= G.transposed_numbers(stage, stage.reads[0])
+        return self.call(index, stage, "conv_transpose2d", numbers, (self.read(stage),))
+
+    def _depthwise(self, index: int, stage: Stage, layer: L.Conv2d) -> Call:
+        assert stage.node is not None
+        params, channels = stage.node.params, layer.out_channels
+        tile = stage.footprint.c.extent or channels
+        lanes = fill_lanes(self.device.vector, tile, tile, tile == channels).lanes
+        pitch = -(-channels // lanes) * lanes
+
+        def packed() -> FloatArray:  # (kernel row, kernel column, channel)
+            w = np.zeros((*layer.kernel, pitch), np.float32)
+            w[..., :channels] = np.transpose(params["weight"][:, 0], (1, 2, 0))
+            return w
+
+        numbers = G.window_numbers(stage, stage.reads[0]) | {
+            "LANES": lanes, "WEIGHTS": self.packer.add(layer.kernel[0] * layer.kernel[1] * pitch + 16, lambda: np.pad(
+                packed().ravel(), (0, 16))), "WEIGHT_PITCH": pitch, "BIAS": self._bias_or_zeros(stage, channels)}
+        return self.call(index, stage, "depthwise_conv2d", numbers, (self.read(stage),))
+
+    def _vectors(self, stage: Stage, layer: L.Conv2d | L.ConvTranspose2d, max_vectors: int) -> tuple[Lanes, G.Numbers]:
+        """Lanes of a convolution and the numbers of its weights: (group, kernel row, kernel column, input, output channel)."""
+        assert stage.node is not None
+        params, inputs, groups = stage.node.params, self.input_channels(stage), layer.groups
+        group_in, group_out = inputs // groups, layer.out_channels // groups
+        channels = stage.footprint.c.extent or layer.out_channels
+        lanes = fill_lanes(self.device.vector, group_out, channels, channels % group_out == 0)
+        lanes = Lanes(lanes.lanes, lanes.unit, min(lanes.vectors, max_vectors))
+        pitch = -(-group_out // lanes.step) * lanes.step
+        taps = layer.kernel[0] * layer.kernel[1]
+
+        def packed() -> FloatArray:
+            given = np.asarray(params["weight"], np.float32)
+            if isinstance(layer, L.Conv2d):
+                given = np.transpose(given.reshape(groups, group_out, group_in, *layer.kernel), (0, 3, 4, 2, 1))
+            else:
+                given = np.transpose(given.reshape(groups, group_in, group_out, *layer.kernel), (0, 3, 4, 1, 2))
+            w = np.zeros((groups, *layer.kernel, group_in, pitch), np.float32)
+            w[..., :group_out] = given
+            return w
+
+        group_size = taps * group_in * pitch
+        room = lanes.step
+        numbers: G.Numbers = {
+            "LANES": lanes.lanes, "BLOCK_V": lanes.vectors, "UNIT": lanes.unit, "GROUP_IN": group_in, "GROUP_OUT": group_out,
+            "GROUP_SIZE": group_size, "WEIGHT_PITCH": pitch,
+            "WEIGHTS": self.packer.add(groups * group_size + room, lambda: np.pad(packed().ravel(), (0, room))),
+            "BIAS": self._bias_or_zeros(stage, layer.out_channels)}
+        return lanes, numbers
+
+    def _bias_or_zeros(self, stage: Stage, channels: int) -> int:
+        """Offset of the bias with room for a whole block behind it; zeros without one, so that kernels need no test."""
+        room = 4 * self.device.vector
+        bias = self.bias(stage, room)
+        return self.packer.add(channels + room, lambda: np.zeros(channels + room, np.float32)) if bias is None else bias
+
+
+def _even_split(extent: int, most: int) -> int:
+    """Columns per block, at most `most`, so that blocks of a row are nearly equal."""
+    blocks = -(-extent // most)
+    return -(-extent // blocks)

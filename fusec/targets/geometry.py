@@ -1,0 +1,148 @@
+"""Numbers every target needs of a stage: how positions of its box lie in the boxes it reads, as integers for a struct.
+
+In: a Stage of a Schedule. Out: constants by name. All positions are relative to the boxes' first elements, so that a kernel
+never adds an image origin in an inner loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import floor
+
+from fusec.errors import InternalError
+from fusec.graph import layers as L
+from fusec.graph.graph import Node
+from fusec.graph.shapes import Shape, size_rule
+from fusec.schedule.ir import Affine, Buffer, Read, Schedule, Space, Stage
+from fusec.targets.base import AxisCode
+
+Numbers = dict[str, int | str]
+
+
+@dataclass(frozen=True)
+class Region:
+    """The part of a stage's box that has to be computed; the rest is known to lie outside the image."""
+
+    channels: int
+    row: int
+    column: int
+    rows: int
+    columns: int
+    inside: bool  # True when every position is known to lie inside the image
+
+
+def region(stage: Stage, shape: Shape) -> Region:
+    """Whole box, or just the image where box and image are both fixed."""
+    (row, rows, fixed_y), (column, columns, fixed_x) = (
+        _clip(stage.footprint.along(axis), shape.along(axis)) for axis in L.Axis)
+    return Region(_extent(stage.footprint.c), row, column, rows, columns, fixed_y and fixed_x)
+
+
+def _clip(box: Affine, size: int | None) -> tuple[int, int, bool]:
+    extent = _extent(box)
+    if box.scale != 0 or size is None:
+        return 0, extent, False
+    first, last = max(box.offset, 0), min(box.offset + extent, size)
+    return first - box.offset, last - first, True
+
+
+def _extent(axis: Affine) -> int:
+    if axis.extent is None:
+        raise InternalError("a computed box has an open extent")
+    return axis.extent
+
+
+def axis_code(origin: str, axis: Affine) -> AxisCode:
+    return AxisCode(origin, axis.scale.numerator, axis.scale.denominator, axis.offset)
+
+
+def region_numbers(stage: Stage, shape: Shape) -> Numbers:
+    """The region, the box around it and the number of images."""
+    r = region(stage, shape)
+    box = stage.footprint
+    return {"IMAGES": stage.writes.images, "CHANNELS": r.channels, "ROW": r.row, "COLUMN": r.column, "ROWS": r.rows,
+            "COLUMNS": r.columns, "BOX_ROWS": _extent(box.y), "BOX_COLUMNS": _extent(box.x),
+            "INSIDE": str(r.inside).lower()}
+
+
+def window_numbers(stage: Stage, read: Read) -> Numbers:
+    """Kernel, stride, dilation, and the row and column of the read box under output position (0, 0) and tap (0, 0)."""
+    layer = _layer(stage, L.Windowed)
+    assert isinstance(layer, L.Windowed)
+    numbers: Numbers = {}
+    for axis, letter in ((L.Axis.Y, "Y"), (L.Axis.X, "X")):
+        w = layer.window(axis)
+        out, box = stage.footprint.along(axis), read.buffer.footprint.along(axis)
+        numbers |= {f"KERNEL_{letter}": w.size, f"STRIDE_{letter}": w.stride, f"DILATION_{letter}": w.dilation,
+                    f"OFFSET_{letter}": out.offset * w.stride - w.before - box.offset,
+                    f"BEFORE_{letter}": w.before, f"AFTER_{letter}": w.after}
+    return numbers
+
+
+def transposed_numbers(stage: Stage, read: Read) -> Numbers:
+    """Output row y (box-relative) is fed by tap k from read row (y + PHASE - k * DILATION) / STRIDE + OFFSET if that divides."""
+    layer = _layer(stage, L.ConvTranspose2d)
+    assert isinstance(layer, L.ConvTranspose2d)
+    numbers: Numbers = {}
+    for axis, letter in ((L.Axis.Y, "Y"), (L.Axis.X, "X")):
+        w = layer.window(axis)
+        out, box = stage.footprint.along(axis), read.buffer.footprint.along(axis)
+        # a positive multiple of the stride is added to the dividend, so that C++'s rounding towards zero does not matter
+        lift = -(-max(0, w.span - 1 - (out.offset + w.before)) // w.stride)
+        numbers |= {f"KERNEL_{letter}": w.size, f"STRIDE_{letter}": w.stride, f"DILATION_{letter}": w.dilation,
+                    f"PHASE_{letter}": out.offset + w.before + lift * w.stride, f"OFFSET_{letter}": -lift - box.offset}
+    return numbers
+
+
+def enlarged_numbers(stage: Stage, read: Read, factors: tuple[int, int]) -> Numbers:
+    """Output row y comes from read row (y + PHASE) / FACTOR + OFFSET; (y + PHASE) % FACTOR is its place in the block."""
+    numbers: Numbers = {}
+    for axis, letter in ((L.Axis.Y, "Y"), (L.Axis.X, "X")):
+        f = factors[axis.value]
+        out, box = stage.footprint.along(axis), read.buffer.footprint.along(axis)
+        numbers |= {f"FACTOR_{letter}": f, f"PHASE_{letter}": out.offset % f,
+                    f"OFFSET_{letter}": floor(out.offset / f) - box.offset}
+    return numbers
+
+
+def shift(stage: Stage, read: Read) -> tuple[int, int]:
+    """Row and column of the read box under the first position of the stage's box, for layers that keep positions."""
+    out, box = stage.footprint, read.buffer.footprint
+    return out.y.offset - box.y.offset, out.x.offset - box.x.offset
+
+
+def open_sizes(schedule: Schedule) -> tuple[tuple[str, ...], Mapping[str, int]]:
+    """Tensors whose sizes are arguments (one of each group that always agrees), and the index every tensor uses."""
+    chain = schedule.chain
+    key: dict[str, object] = {}
+    for tensor in chain.inputs:
+        key[tensor] = tensor
+    for node in chain.nodes:
+        rules = tuple(size_rule(node.layer, a) for a in L.Axis)
+        first = key[node.inputs[0]]
+        key[node.name] = first if all(r.terms == ((1, 0, 1),) for r in rules) else (first, rules)
+    used = dict.fromkeys(b.tensor for b in schedule.buffers)
+    representatives: dict[object, str] = {}
+    for tensor in used:
+        representatives.setdefault(key[tensor], tensor)
+    names = tuple(representatives.values())
+    return names, {t: names.index(representatives[key[t]]) for t in used}
+
+
+def comment(node: Node | None, stage: Stage) -> str:
+    """Kind and extents of a stage for the reader of the generated source; holds nothing of the user's text."""
+    box = stage.footprint
+    extents = f"{_extent(box.c)}x{_extent(box.y)}x{_extent(box.x)}"
+    if node is None:
+        return f"load {extents}"
+    words = [node.layer.kind, *(p.layer.kind for p in node.epilogue)]
+    if isinstance(node.layer, L.Windowed):
+        words[0] += f" {node.layer.kernel[0]}x{node.layer.kernel[1]}"
+    return f"{' + '.join(words)} -> {extents}"
+
+
+def _layer(stage: Stage, kind: type[L.Layer]) -> L.Layer:
+    if stage.node is None or not isinstance(stage.node.layer, kind):
+        raise InternalError(f"stage {stage.name} is not a {kind.__name__}")
+    return stage.node.layer

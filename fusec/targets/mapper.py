@@ -1,0 +1,170 @@
+"""What the mappings of all targets share: stages that compute one output at a time, buffers, calls, parameters.
+
+In: a Schedule and a Device. Out (through a subclass): a MappedKernel. A target adds its convolutions, the types of its buffers,
+and how many threads do the work.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusec.errors import InternalError
+from fusec.graph import layers as L
+from fusec.graph.shapes import Shape
+from fusec.schedule.ir import Buffer, Read, Schedule, Space, Stage
+from fusec.targets import geometry as G
+from fusec.targets.base import BufferCode, Call, MappedKernel, Packer
+from fusec.targets.device import Device
+from fusec.targets.epilogue import epilogue, literal
+
+FloatArray = NDArray[np.float32]
+
+
+class Mapper(ABC):
+    """Maps one schedule. Subclasses set the class attributes and provide the abstract methods."""
+
+    libraries: dict[str, str]  # library function -> file
+    core: str  # the file every kernel needs
+    align: int  # elements every weight array starts at a multiple of
+
+    def __init__(self, schedule: Schedule, device: Device) -> None:
+        self.schedule, self.device = schedule, device
+        self.packer = Packer(self.align)
+        self.names = {b: f"b{i}" for i, b in enumerate(schedule.buffers)}
+        self.sizes, self.size_index = G.open_sizes(schedule)
+
+    def kernel(self, threads: int, blocks_per_core: int) -> MappedKernel:
+        """Map every stage; to be called once."""
+        schedule, chain = self.schedule, self.schedule.chain
+        calls = tuple(c for i, s in enumerate(schedule.stages) for c in self.stage(i, s))
+        calls = (*calls[:-1], replace(calls[-1], barrier=False))
+        libraries = (self.core, *dict.fromkeys(self.libraries[c.function] for c in calls))
+        tiles_c = -(-chain.shapes[chain.output].channels // schedule.tile.channels)
+        return MappedKernel(schedule, self.device, threads, blocks_per_core, schedule.scratch_elements,
+                            tuple(f"in{i}" for i in range(len(chain.inputs))), self.sizes, tiles_c,
+                            tuple(map(self.buffer, schedule.buffers)), calls, libraries, self.packer.packs)
+
+    @abstractmethod
+    def conv(self, index: int, stage: Stage) -> Call: ...
+
+    @abstractmethod
+    def conv_transpose(self, index: int, stage: Stage) -> Call: ...
+
+    @abstractmethod
+    def buffer_type(self, buffer: Buffer, written: bool) -> str: ...
+
+    @abstractmethod
+    def channel_parameter(self, offset: int) -> str:
+        """Expression for the element of channel `c` of the per-channel array at `offset`."""
+
+    def shape(self, buffer: Buffer) -> Shape:
+        return self.schedule.chain.shapes[buffer.tensor]
+
+    def input_channels(self, stage: Stage) -> int:
+        return self.shape(stage.reads[0].buffer).channels
+
+    def buffer(self, b: Buffer) -> BufferCode:
+        """The variable of one buffer."""
+        box, index, chain = b.footprint, self.size_index[b.tensor], self.schedule.chain
+        written = b.tensor == chain.output
+        pointer = "scratch" if b.space is Space.SCRATCH else "out" if written else f"in{chain.inputs.index(b.tensor)}"
+        return BufferCode(self.names[b], self.buffer_type(b, written), pointer, G.axis_code("tile_c", box.c),
+                          G.axis_code("tile_y", box.y), G.axis_code("tile_x", box.x), f"h{index}", f"w{index}")
+
+    def stage(self, index: int, stage: Stage) -> tuple[Call, ...]:
+        """The library calls that compute one stage."""
+        if stage.node is None:
+            return (self.call(index, stage, "copy", {}, self.shifted(stage)),)
+        match stage.node.layer:
+            case L.Conv2d():
+                return (self.conv(index, stage),)
+            case L.ConvTranspose2d():
+                return (self.conv_transpose(index, stage),)
+            case L.MaxPool2d() | L.AvgPool2d() as layer:
+                return (self.pool(index, stage, layer),)
+            case L.GlobalAvgPool2d():
+                return (self.call(index, stage, "global_avg_pool2d", {}, (self.read(stage),)),)
+            case L.Softmax():
+                return (self.call(index, stage, "softmax", {"DEPTH": self.input_channels(stage)}, self.shifted(stage)),)
+            case L.LocalResponseNorm() as layer:
+                return (self.response_norm(index, stage, layer),)
+            case L.Upsample() as layer:
+                numbers = G.enlarged_numbers(stage, stage.reads[0], layer.factor)
+                return (self.call(index, stage, layer.kind, numbers, (self.read(stage),)),)
+            case L.DepthToSpace() as layer:
+                return (self.depth_to_space(index, stage, layer),)
+            case L.Flatten():
+                return (self.flatten(index, stage),)
+            case L.Concat():
+                return self.concat(index, stage)
+            case L.Add() | L.Mul() as layer:
+                return (self.call(index, stage, layer.kind, {}, self.shifted(stage)),)
+            case L.Activation():
+                return (self.call(index, stage, "copy", {}, self.shifted(stage)),)
+            case layer:
+                raise InternalError(f"no stage for {layer.kind}: simplify should have removed it")
+
+    def call(self, index: int, stage: Stage, function: str, numbers: G.Numbers, reads: Sequence[str]) -> Call:
+        """A call with the stage's region, its own numbers and its epilogue."""
+        values = G.region_numbers(stage, self.shape(stage.writes)) | numbers
+        statements = epilogue(stage.node, self.shape(stage.writes).channels, self.packer, self.channel_parameter)
+        return Call(f"Stage{index}", f"stage {index}: {G.comment(stage.node, stage)}", function, tuple(values.items()),
+                    statements, (self.names[stage.writes], "params", *reads))
+
+    def read(self, stage: Stage) -> str:
+        return self.names[stage.reads[0].buffer]
+
+    def shifted(self, stage: Stage) -> tuple[str, ...]:
+        """The reads of a stage that keeps positions, as buffers asked in the stage's own positions."""
+        return tuple(self.shift(stage, r) for r in stage.reads)
+
+    def shift(self, stage: Stage, read: Read) -> str:
+        y, x = G.shift(stage, read)
+        return f"shifted<{y}, {x}>({self.names[read.buffer]})"
+
+    def pool(self, index: int, stage: Stage, layer: L.MaxPool2d | L.AvgPool2d) -> Call:
+        small = layer.kernel[0] * layer.kernel[1] <= 25
+        numbers = G.window_numbers(stage, stage.reads[0]) | {
+            "GUARDED": str(stage.reads[0].guarded).lower(), "UNROLL_Y": layer.kernel[0] if small else 1,
+            "UNROLL_X": layer.kernel[1] if small else 1}
+        if isinstance(layer, L.AvgPool2d):
+            numbers["PADDING_COUNTS"] = str(layer.count_include_pad).lower()
+        return self.call(index, stage, layer.kind, numbers, (self.read(stage),))
+
+    def response_norm(self, index: int, stage: Stage, layer: L.LocalResponseNorm) -> Call:
+        numbers: G.Numbers = {"DEPTH": self.input_channels(stage), "SIZE": layer.size, "BEFORE": layer.size // 2,
+                              "ALPHA": literal(layer.alpha), "BETA": literal(layer.beta), "K": literal(layer.k)}
+        return self.call(index, stage, layer.kind, numbers, self.shifted(stage))
+
+    def depth_to_space(self, index: int, stage: Stage, layer: L.DepthToSpace) -> Call:
+        channels, dcr = self.shape(stage.writes).channels, layer.order is L.DepthToSpaceOrder.DCR
+        numbers = G.enlarged_numbers(stage, stage.reads[0], (layer.block, layer.block)) | {
+            "PLACE_PITCH": channels if dcr else 1, "CHANNEL_PITCH": 1 if dcr else layer.block**2}
+        return self.call(index, stage, layer.kind, numbers, (self.read(stage),))
+
+    def flatten(self, index: int, stage: Stage) -> Call:
+        shape = self.shape(stage.reads[0].buffer)
+        return self.call(index, stage, "flatten", {"HEIGHT": shape.height or 0, "WIDTH": shape.width or 0}, self.shifted(stage))
+
+    def concat(self, index: int, stage: Stage) -> tuple[Call, ...]:
+        """One call per operand; they write different channels, so only the last needs a barrier."""
+        calls, first = [], 0
+        for i, read in enumerate(stage.reads):
+            channels = self.shape(read.buffer).channels
+            call = self.call(index, stage, "concat", {"FIRST": first, "CHANNELS": channels}, (self.shift(stage, read),))
+            calls.append(replace(call, name=f"{call.name}_{i}", barrier=i == len(stage.reads) - 1))
+            first += channels
+        return tuple(calls)
+
+    def bias(self, stage: Stage, room: int = 0) -> int | None:
+        """Offset of the stage's bias, `room` zeros after it; None without one."""
+        assert stage.node is not None
+        if "bias" not in stage.node.params:
+            return None
+        bias = np.asarray(stage.node.params["bias"], np.float32)
+        return self.packer.add(bias.size + room, lambda: np.pad(bias, (0, room)))

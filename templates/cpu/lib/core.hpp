@@ -1,0 +1,187 @@
+// Vectors and buffers as a kernel sees them. Positions are relative to the box; (c0, y0, x0) is the box's first position in its
+// tensor, n0 its first image.
+#include <cmath>
+#include <cstdint>
+
+#define INLINE inline __attribute__((always_inline))
+
+template <int LANES>
+struct VectorOf {
+  typedef float type __attribute__((vector_size(LANES * 4)));
+};
+template <>
+struct VectorOf<1> {
+  typedef float type;
+};
+template <int LANES>
+using Vector = typename VectorOf<LANES>::type;
+
+template <class V>
+INLINE V load(const float* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class V>
+INLINE void store(float* p, V v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+INLINE float infinity() { return __builtin_inff(); }
+INLINE float from_bits(uint32_t bits) {
+  float v;
+  __builtin_memcpy(&v, &bits, 4);
+  return v;
+}
+INLINE int least(int a, int b) { return a < b ? a : b; }
+INLINE int most(int a, int b) { return a > b ? a : b; }
+
+// A box in scratch. Positions outside the image hold PAD.
+template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, int COLUMN_PITCH, uint32_t PAD>
+struct Scratch {
+  float* data;
+  int n0, batch, c0, y0, x0, height, width;
+  static constexpr bool IS_GLOBAL = false;
+
+  INLINE float* pointer(int n, int c, int y, int x) const {
+    return data + (OFFSET + n * IMAGE + c * CHANNEL + y * ROW_PITCH + x * COLUMN_PITCH);
+  }
+  INLINE float at(int n, int c, int y, int x) const { return *pointer(n, c, y, x); }
+  template <int LANES>
+  INLINE Vector<LANES> lanes(int n, int c, int y, int x) const {
+    return load<Vector<LANES>>(pointer(n, c, y, x));
+  }
+  // The first `count` lanes of v.
+  template <int LANES>
+  INLINE void put(int n, int c, int y, int x, Vector<LANES> v, int count) const {
+    float* p = pointer(n, c, y, x);
+    if (count >= LANES) {
+      store(p, v);
+    } else {
+      float lane[LANES];
+      store(lane, v);
+      for (int i = 0; i < count; ++i) p[i] = lane[i];
+    }
+  }
+  INLINE void put(int n, int c, int y, int x, float v) const { *pointer(n, c, y, x) = v; }
+  INLINE void pad(int n, int c, int y, int x) const { *pointer(n, c, y, x) = from_bits(PAD); }
+};
+
+// A tensor in memory, dense, with CHANNELS channels, NHWC or NCHW. Reads outside the image or the batch give zero.
+template <class T, int CHANNELS, bool CHANNELS_LAST>
+struct Global {
+  T* data;
+  int n0, batch, c0, y0, x0, height, width;
+  static constexpr bool IS_GLOBAL = true;
+
+  INLINE T* pointer(int n, int c, int y, int x) const {
+    const int64_t row = (int64_t)(n0 + n) * (CHANNELS_LAST ? height : CHANNELS);
+    return CHANNELS_LAST ? data + ((row + y0 + y) * width + x0 + x) * CHANNELS + c0 + c
+                         : data + ((row + c0 + c) * height + y0 + y) * width + x0 + x;
+  }
+  INLINE bool inside(int n, int c, int y, int x) const {
+    return unsigned(y0 + y) < unsigned(height) && unsigned(x0 + x) < unsigned(width) && n0 + n < batch && c0 + c < CHANNELS;
+  }
+  INLINE float at(int n, int c, int y, int x) const { return inside(n, c, y, x) ? *pointer(n, c, y, x) : 0.0f; }
+  template <int LANES>
+  INLINE Vector<LANES> lanes(int n, int c, int y, int x) const {
+    float lane[LANES];
+    for (int i = 0; i < LANES; ++i) lane[i] = at(n, c + i, y, x);
+    return load<Vector<LANES>>(lane);
+  }
+  template <int LANES>
+  INLINE void put(int n, int c, int y, int x, Vector<LANES> v, int count) const {
+    float* p = pointer(n, c, y, x);
+    if (CHANNELS_LAST && count >= LANES) {
+      store(p, v);
+      return;
+    }
+    const int64_t step = CHANNELS_LAST ? 1 : (int64_t)height * width;
+    float lane[LANES];
+    store(lane, v);
+    for (int i = 0; i < least(count, LANES); ++i) p[i * step] = lane[i];
+  }
+  INLINE void put(int n, int c, int y, int x, float v) const { *pointer(n, c, y, x) = v; }
+  INLINE void pad(int, int, int, int) const {}
+};
+
+// A buffer asked for channels of its tensor, and for positions of another box: (0, 0) there is (Y, X) here.
+template <class In, int Y, int X>
+struct Shifted {
+  const In& in;
+  INLINE float at(int n, int c, int y, int x) const { return in.at(n, c - in.c0, y + Y, x + X); }
+};
+template <int Y, int X, class In>
+INLINE Shifted<In, Y, X> shifted(const In& in) {
+  return Shifted<In, Y, X>{in};
+}
+
+// The part of a stage's box that lies inside the image and the batch, relative to the box.
+struct Region {
+  int images, top, bottom, left, right;
+};
+template <class S, class Out>
+INLINE Region clip_region(const Out& out) {
+  const int bottom = least(S::BOX_ROWS, out.height - out.y0), right = least(S::BOX_COLUMNS, out.width - out.x0);
+  return Region{least(S::IMAGES, out.batch - out.n0), most(0, -out.y0), bottom, most(0, -out.x0), right};
+}
+
+// Write the padding value to channels [FIRST, FIRST + CHANNELS) of the positions outside the region.
+template <class S, class Out>
+INLINE void fill_border(const Out& out, const Region& r, int first = 0) {
+  if (Out::IS_GLOBAL) return;
+  for (int n = 0; n < r.images; ++n)
+    for (int y = 0; y < S::BOX_ROWS; ++y) {
+      const bool row_inside = y >= r.top && y < r.bottom;
+      for (int x = 0; x < S::BOX_COLUMNS; ++x) {
+        if (row_inside && x == r.left && r.right > r.left) x = r.right;
+        if (x >= S::BOX_COLUMNS) break;
+        for (int c = 0; c < S::CHANNELS; ++c) out.pad(n, first + c, y, x);
+      }
+    }
+}
+
+// Pointwise functions of epilogues, on floats and vectors. A comparison that NaN fails keeps NaN, as the reference does.
+template <class V>
+INLINE V relu(V v) {
+  const V zero = V{};
+  return v < zero ? zero : v;
+}
+template <class V, class W>
+INLINE V leaky_relu(V v, W slope) {
+  const V zero = V{}, scaled = v * slope;
+  return v < zero ? scaled : v;
+}
+template <class V>
+INLINE V clip(V v, float low, float high) {
+  const V least_value = V{} + low, most_value = V{} + high;
+  const V limited = v > most_value ? most_value : v;
+  return v < least_value ? least_value : limited;
+}
+template <class V, class W>
+INLINE V channel_affine(V v, W scale, W shift) {
+  return v * scale + shift;
+}
+template <class V, class F>
+INLINE V each_lane(V v, F f) {
+  float lane[sizeof(V) / 4];
+  store(lane, v);
+  for (unsigned i = 0; i < sizeof(V) / 4; ++i) lane[i] = f(lane[i]);
+  return load<V>(lane);
+}
+INLINE float sigmoid_of(float v) {
+  const float e = std::exp(v < 0.0f ? v : -v);
+  return (v < 0.0f ? e : 1.0f) / (1.0f + e);
+}
+template <class V>
+INLINE V sigmoid(V v) {
+  return each_lane(v, sigmoid_of);
+}
+template <class V>
+INLINE V silu(V v) {
+  return v * sigmoid(v);
+}
+template <class V>
+INLINE V tanh_activation(V v) {
+  return each_lane(v, [](float x) { return std::tanh(x); });
+}

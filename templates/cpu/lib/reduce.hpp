@@ -1,0 +1,30 @@
+// The mean over the whole image: the box that is read is the image, row by row.
+template <class S, class Out, class In>
+INLINE void global_avg_pool2d(const Out& out, const float* __restrict__ params, const In& in) {
+  const Region r = clip_region<S>(out);
+  float sum[S::CHANNELS];
+  for (int n = 0; n < r.images; ++n) {
+    for (int c = 0; c < S::CHANNELS; ++c) sum[c] = 0.0f;
+    for (int y = 0; y < in.height; ++y)
+      for (int x = 0; x < in.width; ++x)
+        for (int c = 0; c < S::CHANNELS; ++c) sum[c] += in.at(n, out.c0 + c - in.c0, y - in.y0, x - in.x0);
+    for (int c = 0; c < S::CHANNELS; ++c)
+      out.put(n, c, 0, 0, S::epilogue(sum[c] / (float(in.height) * float(in.width)), out.c0 + c, params));
+  }
+}
+
+// exp(x - max) / sum over all DEPTH channels of each position.
+template <class S, class Out, class In>
+INLINE void softmax(const Out& out, const float* __restrict__ params, const In& in) {
+  const Region r = clip_region<S>(out);
+  fill_border<S>(out, r);
+  for (int n = 0; n < r.images; ++n)
+    for (int y = r.top; y < r.bottom; ++y)
+      for (int x = r.left; x < r.right; ++x) {
+        float best = -infinity(), sum = 0.0f;
+        for (int c = 0; c < S::DEPTH; ++c) best = std::fmax(best, in.at(n, c, y, x));
+        for (int c = 0; c < S::DEPTH; ++c) sum += std::exp(in.at(n, c, y, x) - best);
+        for (int c = 0; c < S::CHANNELS; ++c)
+          out.put(n, c, y, x, S::epilogue(std::exp(in.at(n, out.c0 + c, y, x) - best) / sum, out.c0 + c, params));
+      }
+}

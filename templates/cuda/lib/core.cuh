@@ -1,0 +1,144 @@
+// Buffers as a kernel sees them. Positions are relative to the box; (c0, y0, x0) is the box's first position in its tensor.
+
+// A box in scratch. Positions outside the image hold PAD, whose bits PAD_BITS are.
+template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, unsigned PAD_BITS>
+struct Scratch {
+  float* data;
+  int n0, batch, c0, y0, x0, height, width;
+
+  __device__ __forceinline__ int index(int n, int c, int y, int x) const {
+    return OFFSET + n * IMAGE + c * CHANNEL + y * ROW_PITCH + x;
+  }
+  __device__ __forceinline__ bool inside(int y, int x) const {
+    return unsigned(y0 + y) < unsigned(height) && unsigned(x0 + x) < unsigned(width);
+  }
+  struct Row {
+    const float* data;
+    __device__ __forceinline__ float operator()(int x) const { return data[x]; }
+  };
+  __device__ __forceinline__ Row row(int n, int c, int y, float) const { return Row{data + index(n, c, y, 0)}; }
+  __device__ __forceinline__ float at(int n, int c, int y, int x) const { return data[index(n, c, y, x)]; }
+  __device__ __forceinline__ float guarded(int n, int c, int y, int x, float padding) const {
+    return inside(y, x) ? at(n, c, y, x) : padding;
+  }
+  // Store a computed value; KNOWN_INSIDE saves the test where the box is known to lie in the image.
+  template <bool KNOWN_INSIDE>
+  __device__ __forceinline__ void store(int n, int c, int y, int x, float v) const {
+    data[index(n, c, y, x)] = KNOWN_INSIDE || inside(y, x) ? v : __int_as_float(int(PAD_BITS));
+  }
+  __device__ __forceinline__ void pad(int n, int c, int y, int x) const {
+    data[index(n, c, y, x)] = __int_as_float(int(PAD_BITS));
+  }
+  // Whether any of `count` positions from (y, x) on has to be computed.
+  __device__ __forceinline__ bool wanted(int, int y, int x, int count) const {
+    return unsigned(y0 + y) < unsigned(height) && x0 + x < width && x0 + x + count > 0;
+  }
+};
+
+// A tensor in device memory, dense NCHW with CHANNELS channels. Every access checks the image's border and the batch.
+template <class T, int CHANNELS>
+struct Global {
+  T* data;
+  int n0, batch, c0, y0, x0, height, width;
+
+  __device__ __forceinline__ long long index(int n, int c, int y, int x) const {
+    return (((long long)(n0 + n) * CHANNELS + c0 + c) * height + y0 + y) * width + x0 + x;
+  }
+  __device__ __forceinline__ bool inside(int y, int x) const {
+    return unsigned(y0 + y) < unsigned(height) && unsigned(x0 + x) < unsigned(width);
+  }
+  struct Row {
+    T* data;
+    bool inside;
+    int x0, width;
+    float padding;
+    __device__ __forceinline__ float operator()(int x) const {
+      return inside && unsigned(x0 + x) < unsigned(width) ? data[x] : padding;
+    }
+  };
+  __device__ __forceinline__ Row row(int n, int c, int y, float padding) const {
+    return Row{data + index(n, c, y, 0), unsigned(y0 + y) < unsigned(height) && n0 + n < batch, x0, width, padding};
+  }
+  __device__ __forceinline__ float at(int n, int c, int y, int x) const { return guarded(n, c, y, x, 0.0f); }
+  __device__ __forceinline__ float guarded(int n, int c, int y, int x, float padding) const {
+    return inside(y, x) && n0 + n < batch ? data[index(n, c, y, x)] : padding;
+  }
+  template <bool KNOWN_INSIDE>
+  __device__ __forceinline__ void store(int n, int c, int y, int x, float v) const {
+    if ((KNOWN_INSIDE || inside(y, x)) && n0 + n < batch) data[index(n, c, y, x)] = v;
+  }
+  __device__ __forceinline__ void pad(int, int, int, int) const {}
+  __device__ __forceinline__ bool wanted(int n, int y, int x, int count) const {
+    return n0 + n < batch && unsigned(y0 + y) < unsigned(height) && x0 + x < width && x0 + x + count > 0;
+  }
+};
+
+// A buffer asked for channels of its tensor, and for positions of another box: (0, 0) there is (Y, X) here.
+template <class In, int Y, int X>
+struct Shifted {
+  const In& in;
+  __device__ __forceinline__ float at(int n, int c, int y, int x) const { return in.at(n, c - in.c0, y + Y, x + X); }
+};
+template <int Y, int X, class In>
+__device__ __forceinline__ Shifted<In, Y, X> shifted(const In& in) { return Shifted<In, Y, X>{in}; }
+
+// Channels FIRST and on of a buffer that is written.
+template <int FIRST, class Out>
+struct Channels {
+  const Out& out;
+  __device__ __forceinline__ void pad(int n, int c, int y, int x) const { out.pad(n, FIRST + c, y, x); }
+};
+template <int FIRST, class Out>
+__device__ __forceinline__ Channels<FIRST, Out> channels_from(const Out& out) { return Channels<FIRST, Out>{out}; }
+
+__device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
+
+// Pointwise functions of epilogues. A comparison that NaN fails keeps NaN, as the reference does.
+__device__ __forceinline__ float relu(float v) { return v < 0.0f ? 0.0f : v; }
+__device__ __forceinline__ float leaky_relu(float v, float slope) { return v < 0.0f ? v * slope : v; }
+__device__ __forceinline__ float clip(float v, float low, float high) { return v < low ? low : v > high ? high : v; }
+__device__ __forceinline__ float sigmoid(float v) {
+  const float e = expf(v < 0.0f ? v : -v);
+  return (v < 0.0f ? e : 1.0f) / (1.0f + e);
+}
+__device__ __forceinline__ float tanh_activation(float v) { return tanhf(v); }
+__device__ __forceinline__ float silu(float v) { return v * sigmoid(v); }
+__device__ __forceinline__ float channel_affine(float v, float scale, float shift) { return fmaf(v, scale, shift); }
+
+// A position of a stage's region, counted by columns, rows, channels, images; relative to the box.
+template <class S>
+struct Position {
+  int n, c, y, x;
+  __device__ __forceinline__ explicit Position(int item) {
+    x = S::COLUMN + item % S::COLUMNS;
+    item /= S::COLUMNS;
+    y = S::ROW + item % S::ROWS;
+    item /= S::ROWS;
+    c = item % S::CHANNELS;
+    n = item / S::CHANNELS;
+  }
+  static constexpr int COUNT = S::IMAGES * S::CHANNELS * S::ROWS * S::COLUMNS;
+};
+
+// Write the padding value where the box is known to leave the image: rows above and below, columns left and right.
+template <class S, class Out>
+__device__ __forceinline__ void fill_border(const Out& out) {
+  constexpr int ABOVE = S::ROW * S::BOX_COLUMNS, BELOW = (S::BOX_ROWS - S::ROW - S::ROWS) * S::BOX_COLUMNS;
+  constexpr int SIDES = S::BOX_COLUMNS - S::COLUMNS, BORDER = ABOVE + BELOW + SIDES * S::ROWS;
+  if constexpr (BORDER > 0) {
+    for (int item = threadIdx.x; item < BORDER * S::CHANNELS * S::IMAGES; item += blockDim.x) {
+      const int plane = item / BORDER, place = item % BORDER;
+      int y, x;
+      if (place < ABOVE) {
+        y = place / S::BOX_COLUMNS, x = place % S::BOX_COLUMNS;
+      } else if (place < ABOVE + BELOW) {
+        y = S::ROW + S::ROWS + (place - ABOVE) / S::BOX_COLUMNS, x = (place - ABOVE) % S::BOX_COLUMNS;
+      } else {
+        constexpr int WIDTH = SIDES > 0 ? SIDES : 1;
+        const int side = (place - ABOVE - BELOW) % WIDTH;
+        y = S::ROW + (place - ABOVE - BELOW) / WIDTH, x = side < S::COLUMN ? side : side + S::COLUMNS;
+      }
+      out.pad(plane / S::CHANNELS, plane % S::CHANNELS, y, x);
+    }
+  }
+}

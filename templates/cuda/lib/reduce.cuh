@@ -1,0 +1,44 @@
+// Reductions by one warp: lane l takes elements l, l + 32, ...; the lanes' results meet in a butterfly, always the same one.
+__device__ __forceinline__ float warp_sum(float v) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
+  return v;
+}
+
+__device__ __forceinline__ float warp_max(float v) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, step));
+  return v;
+}
+
+// The mean over the whole image; the box that is read is the image.
+template <class S, class Out, class In>
+__device__ __forceinline__ void global_avg_pool2d(const Out& out, const float* __restrict__ params, const In& in) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, count = in.height * in.width;
+  for (int item = warp; item < S::IMAGES * S::CHANNELS; item += blockDim.x / 32) {
+    const int n = item / S::CHANNELS, c = item % S::CHANNELS;
+    float sum = 0.0f;
+    for (int i = lane; i < count; i += 32) sum += in.at(n, out.c0 + c - in.c0, i / in.width - in.y0, i % in.width - in.x0);
+    sum = warp_sum(sum);
+    if (lane == 0) out.template store<S::INSIDE>(n, c, 0, 0, S::epilogue(sum / float(count), out.c0 + c, params));
+  }
+}
+
+// exp(x - max) / sum over all channels of each position; DEPTH is the number of channels.
+template <class S, class Out, class In>
+__device__ __forceinline__ void softmax(const Out& out, const float* __restrict__ params, const In& in) {
+  fill_border<S>(out);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int item = warp; item < S::IMAGES * S::ROWS * S::COLUMNS; item += blockDim.x / 32) {
+    const int x = S::COLUMN + item % S::COLUMNS, y = S::ROW + item / S::COLUMNS % S::ROWS, n = item / (S::COLUMNS * S::ROWS);
+    float best = -infinity(), sum = 0.0f;
+    for (int c = lane; c < S::DEPTH; c += 32) best = fmaxf(best, in.at(n, c, y, x));
+    best = warp_max(best);
+    for (int c = lane; c < S::DEPTH; c += 32) sum += expf(in.at(n, c, y, x) - best);
+    sum = warp_sum(sum);
+    for (int c = lane; c < S::CHANNELS; c += 32) {
+      const float v = expf(in.at(n, out.c0 + c, y, x) - best) / sum;
+      out.template store<S::INSIDE>(n, c, y, x, S::epilogue(v, out.c0 + c, params));
+    }
+  }
+}
