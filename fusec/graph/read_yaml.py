@@ -164,18 +164,24 @@ class _Reader:
                            "write {name: conv1, type: conv2d, ...}")
             return None
         kind = tree.get("type")
-        if kind is None:
-            typo = next((k for k in tree.keys if nearest(k, ["type"])), None)
-            self.found.add(tree.keys[typo] if typo else tree.mark, "a layer needs 'type'",
-                        f"is '{typo}' meant?" if typo else "write {name: conv1, type: conv2d, ...}")
-            return None
-        model = LAYER_SPECS.get(kind.value) if isinstance(kind.value, str) else None
-        if model is None:
-            hint = self.found.suggest(str(kind.value), list(LAYER_SPECS)) or f"known are {', '.join(LAYER_SPECS)}"
-            self.found.add(kind.mark, f"unknown layer type {show(kind.plain())}", hint)
+        model = LAYER_SPECS.get(kind.value) if kind and isinstance(kind.value, str) else None
+        if kind is None or model is None:
+            self.report_type(tree, kind)
+            # what every layer has can be checked all the same
+            shared = {key: value for key in ("name", "inputs") if (value := tree.get(key))}
+            self.found.check(LayerSpec, Located({**shared, "type": Located("", tree.mark)}, tree.mark), "a layer")
             return None
         spec: LayerSpec | None = self.found.check(model, tree, str(kind.value))
         return spec
+
+    def report_type(self, tree: Located, kind: Located | None) -> None:
+        if kind is None:
+            typo = next((k for k in tree.keys if nearest(k[:200], ["type"])), None)
+            self.found.add(tree.keys[typo] if typo else tree.mark, "a layer needs 'type'",
+                           f"is {show(typo)} meant?" if typo else "write {name: conv1, type: conv2d, ...}")
+        else:
+            hint = self.found.suggest(str(kind.value), list(LAYER_SPECS)) or f"known are {', '.join(LAYER_SPECS)}"
+            self.found.add(kind.mark, f"unknown layer type {show(kind.plain())}", hint)
 
     def weights_path(self) -> Path | None:
         """The weights file the description names, links followed, checked to lie in its folder."""

@@ -180,6 +180,11 @@ def test_shape_problems_come_with_the_others(tmp_path: Path) -> None:
     assert [p.where for p in found] == places
 
 
+def test_a_layer_of_unknown_type_is_checked_as_far_as_may_be(tmp_path: Path) -> None:
+    found, places = marked(tmp_path, network("{name: §8, type: §rlu, inputs: §[]}", "{§typ: relu, name: §9}"))
+    assert [p.where for p in found] == places
+
+
 def test_many_unknown_words_do_not_take_long(tmp_path: Path) -> None:
     layers = [f"{{name: layer{i}, type: relu, inputs: lauer{i}}}" for i in range(3000)]
     found = problems(write(tmp_path, network(*layers, rest="")))
@@ -261,8 +266,8 @@ def test_a_bomb_of_aliases(tmp_path: Path) -> None:
 SEEDS = [p.read_text(encoding="utf-8") for p in sorted(graphs_folder().glob("*.yaml")) if p.stat().st_size < 1700]
 SEEDS += [text.replace(MARK, "") for text, _, _ in ONE_PROBLEM.values() if len(text) < 2000]
 PIECES = st.sampled_from([
-    "{", "}", "[", "]", ":", ",", "-", "\n", "  ", "&a", "*a", "!", "|", ">", "'", '"', "\\", "%", "?", "#", "null", "-1", "0", "1e9",
-    ".nan", "true", "name", "type", "inputs", "image", "conv2d", "kernel", "same", "\x00", "\t", "---", "...", "\ufeff",
+    "{", "}", "[", "]", ":", ",", "-", "\n", "  ", "&a", "*a", "!", "|", ">", "'", '"', "\\", "%", "?", "#", "null", "-1", "0",
+    "1e9", ".nan", "true", "name", "type", "inputs", "image", "conv2d", "kernel", "same", "\x00", "\t", "---", "...", "\ufeff",
     '"\\UFFFFFFFF"', "<<: ", "conv1", "relu1", "99999999999999999999999",
 ])
 
