@@ -66,7 +66,7 @@ def _buffer(chain: Chain, tensor: str, box: Footprint, images: int, device: Devi
     readers = [n for n in chain.nodes if tensor in n.inputs]
     padding = float("-inf") if readers and all(isinstance(n.layer, L.MaxPool2d) for n in readers) else 0.0
     if device.layout is Layout.NHWC:
-        column = _channel_pitch(channels, device.vector)
+        column = channel_pitch(channels, device.vector)
         row, image, channel = column * width, column * width * height, 1
     else:
         column, row, channel = 1, width, width * height
@@ -74,7 +74,7 @@ def _buffer(chain: Chain, tensor: str, box: Footprint, images: int, device: Devi
     return Buffer(tensor, tensor, Space.SCRATCH, device.layout, images, box, padding, 0, image, channel, row, column)
 
 
-def _channel_pitch(channels: int, vector: int) -> int:
+def channel_pitch(channels: int, vector: int) -> int:
     """Channels of a pixel rounded up, so that vector stores stay inside the pixel; up to 3 channels are kept dense."""
     if channels < 4:
         return channels

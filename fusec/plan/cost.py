@@ -1,0 +1,230 @@
+"""What a schedule costs: exact counts of work and traffic, and the time the model expects.
+
+In: a schedule, a device, the sizes planned for. Out: a `Cost`. All counts are exact for those sizes, clipped at the image's
+borders; only the seconds are a model (`timing`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from fusec.errors import InputError
+from fusec.graph import layers as L
+from fusec.graph.graph import LayerGraph, Node
+from fusec.plan.boxes import boxes_of, tensor_sizes
+from fusec.plan.counting import BYTES, inputs_per_output, taps, weight_bytes
+from fusec.plan.timing import time_of, weight_traffic
+from fusec.schedule.ir import Affine, Schedule, Stage
+from fusec.targets.device import Device
+
+OPEN_HEIGHT, OPEN_WIDTH = 1088, 1920  # planned for where the image size is open: a full-HD frame, a multiple of 64
+CLASSIFIER_SIDE = 224  # planned for where it is open and the network ends in one pixel
+SMALL_IMAGE = 64 * 64  # pixels up to which large batches are usual
+LARGE_BATCH, LARGE_IMAGE_BATCH = 1024, 32
+
+
+@dataclass(frozen=True)
+class Nominal:
+    """The sizes a plan is made for; kernels run at any other size too.
+
+    Attributes
+    ----------
+    batches
+        Numbers of images, the largest first. A plan has to serve all of them.
+    height, width
+        Pixels of the inputs whose size is open; None when none is.
+    """
+
+    batches: tuple[int, ...] = (1,)
+    height: int | None = None
+    width: int | None = None
+
+    @property
+    def batch(self) -> int:
+        """The batch reports are made for."""
+        return self.batches[0]
+
+    def at(self, batch: int) -> Nominal:
+        """The same image size for one batch alone."""
+        return replace(self, batches=(batch,))
+
+
+def nominal_for(graph: LayerGraph, shape: tuple[int, int, int, int] | None = None) -> Nominal:
+    """The sizes to plan for: those of `shape` (batch, channels, height, width), or usual ones.
+
+    Raises
+    ------
+    InputError
+        `shape` does not fit the network's first input, or the network cannot take that size.
+    """
+    if shape is not None:
+        _check_shape(graph, shape)
+        nominal = Nominal((shape[0],), shape[2], shape[3])
+    elif all(graph.shapes[n.name].pinned for n in graph.inputs):
+        pixels = max(graph.shapes[n.name].elements // graph.shapes[n.name].channels for n in graph.inputs)
+        nominal = Nominal((LARGE_BATCH if pixels <= SMALL_IMAGE else LARGE_IMAGE_BATCH, 1))
+    elif all((graph.shapes[o].height, graph.shapes[o].width) == (1, 1) for o in graph.outputs):
+        nominal = Nominal((LARGE_IMAGE_BATCH, 1), CLASSIFIER_SIDE, CLASSIFIER_SIDE)
+    else:
+        nominal = Nominal((1,), OPEN_HEIGHT, OPEN_WIDTH)
+    sizes_of(graph, nominal)
+    return nominal
+
+
+def _check_shape(graph: LayerGraph, shape: tuple[int, int, int, int]) -> None:
+    source = graph.inputs[0]
+    wanted = graph.shapes[source.name]
+    for what, given, want in zip(("batch", "channels", "height", "width"), shape,
+                                 (None, wanted.channels, wanted.height, wanted.width), strict=True):
+        if given < 1:
+            raise InputError(f"{what} must be at least 1, not {given}")
+        if want is not None and given != want:
+            raise InputError(f"input '{source.name}' has {what} {want}, not {given}")
+
+
+@lru_cache(maxsize=8)
+def sizes_of(graph: LayerGraph, nominal: Nominal) -> Mapping[str, tuple[int, int]]:
+    """(height, width) of every tensor at the nominal size."""
+    return graph.sizes(nominal.height, nominal.width)
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """Counts of one stage over all tiles. Positions are output elements inside the image; loads have no multiply-adds."""
+
+    name: str
+    positions: int
+    multiply_adds: int
+    unfused_multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counts of one launch, in multiply-adds and bytes, and the expected time in seconds.
+
+    Attributes
+    ----------
+    multiply_adds_tile
+        Of the first tile, which starts in the image's corner.
+    bytes_read
+        Tensors read from device memory, each tile its clipped footprint: overlap counts as often as it is read.
+    boundary_bytes
+        The same tensors and the output once each: what no schedule of the chain can avoid.
+    weight_traffic
+        Weights read by all tiles together, through the shared cache.
+    unfused_bytes
+        Each layer on its own reading its inputs once, writing its output once; weights not included.
+    """
+
+    stages: tuple[StageCost, ...]
+    multiply_adds: int
+    multiply_adds_tile: int
+    unfused_multiply_adds: int
+    bytes_read: int
+    bytes_written: int
+    boundary_bytes: int
+    weight_bytes: int
+    weight_traffic: int
+    unfused_bytes: int
+    scratch_bytes: int
+    tiles: int
+    blocks_per_core: int
+    waves: int
+    compute: float
+    memory: float
+    launch: float
+    seconds: float
+
+    @property
+    def extra(self) -> int:
+        """Multiply-adds done more than once."""
+        return self.multiply_adds - self.unfused_multiply_adds
+
+    @property
+    def bytes_moved(self) -> int:
+        """Tensors read and written, and the weights once."""
+        return self.bytes_read + self.bytes_written + self.weight_bytes
+
+
+def cost(schedule: Schedule, device: Device, nominal: Nominal) -> Cost:
+    """What one launch of `schedule` costs for the nominal image size and the largest nominal batch."""
+    chain, graph = schedule.chain, schedule.chain.graph
+    sizes = sizes_of(graph, nominal)
+    boxes = boxes_of(schedule, sizes, nominal.batch)
+    full = {t: math.prod(s) * nominal.batch * BYTES for t, s in tensor_sizes(chain, sizes).items()}
+    staged = {s.writes.tensor for s in schedule.stages if s.node is None}
+    scratch = schedule.scratch_elements * BYTES
+    timing = time_of(chain, boxes, staged, np.array([scratch], dtype=np.int64), device)
+    stages = tuple(_stage_cost(schedule, s, sizes, nominal.batch) for s in schedule.stages)
+    return Cost(
+        stages=stages,
+        multiply_adds=sum(s.multiply_adds for s in stages),
+        multiply_adds_tile=sum(_multiply_adds(schedule, n, sizes, nominal.batch, first=True) for n in chain.nodes),
+        unfused_multiply_adds=sum(s.unfused_multiply_adds for s in stages),
+        bytes_read=sum(math.prod(map(int, boxes.covered[:, boxes.index[t], 0])) * nominal.batch * BYTES for t in chain.inputs),
+        bytes_written=full[chain.output],
+        boundary_bytes=sum(full[t] for t in (*chain.inputs, chain.output)),
+        weight_bytes=sum(weight_bytes(graph, n) for n in chain.nodes),
+        weight_traffic=int(weight_traffic(chain, boxes).sum()),
+        unfused_bytes=sum(full[n.name] + sum(full[t] for t in dict.fromkeys(n.inputs)) for n in chain.nodes),
+        scratch_bytes=scratch,
+        tiles=int(boxes.tiles[0]),
+        blocks_per_core=int(timing.blocks_per_core[0]),
+        waves=int(timing.waves[0]),
+        compute=float(timing.compute[0]),
+        memory=float(timing.memory[0]),
+        launch=timing.launch,
+        seconds=float(timing.seconds[0]),
+    )
+
+
+def layer_multiply_adds(graph: LayerGraph, node: Node, size: tuple[int, int], batch: int) -> int:
+    """Multiply-adds of one layer computed once over an output of `size` (height, width)."""
+    whole = [taps(node.layer, a, np.zeros(1, dtype=np.int64), np.array([size[a.value]], dtype=np.int64)) for a in L.Axis]
+    return inputs_per_output(graph, node) * graph.shapes[node.name].channels * math.prod(whole) * batch
+
+
+def _stage_cost(schedule: Schedule, stage: Stage, sizes: Mapping[str, tuple[int, int]], batch: int) -> StageCost:
+    positions = batch * math.prod(int((end - start).sum()) for start, end in _spans(schedule, stage, sizes))
+    if stage.node is None:
+        return StageCost(stage.name, positions, 0, 0)
+    return StageCost(stage.name, positions, _multiply_adds(schedule, stage.node, sizes, batch),
+                     layer_multiply_adds(schedule.chain.graph, stage.node, sizes[stage.node.name], batch))
+
+
+def _multiply_adds(schedule: Schedule, node: Node, sizes: Mapping[str, tuple[int, int]], batch: int,
+                   first: bool = False) -> int:
+    """Multiply-adds of a node over all tiles, or over the first one."""
+    inputs = inputs_per_output(schedule.chain.graph, node)
+    if not inputs:
+        return 0
+    stage = next(s for s in schedule.stages if s.node is node)
+    spans = _spans(schedule, stage, sizes)
+    if first:
+        spans = [(start[:1], end[:1]) for start, end in spans]
+    (c_start, c_end), *rest = spans
+    images = min(schedule.tile.images, batch) if first else batch
+    counts = [taps(node.layer, a, *span) for a, span in zip(L.Axis, rest, strict=True)]
+    return images * inputs * int((c_end - c_start).sum()) * math.prod(counts)
+
+
+Span = tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int], np.dtype[np.int64]]]
+
+
+def _spans(schedule: Schedule, stage: Stage, sizes: Mapping[str, tuple[int, int]]) -> list[Span]:
+    """(start, end) of the clipped box of a stage for each tile along channels, rows and columns."""
+    chain, tile, box, tensor = schedule.chain, schedule.tile, stage.footprint, stage.writes.tensor
+    full = tensor_sizes(chain, sizes)
+    return [_span(part, extent, out, size) for part, extent, out, size in
+            zip((box.c, box.y, box.x), (tile.channels, tile.height, tile.width), full[chain.output], full[tensor], strict=True)]
+
+
+def _span(part: Affine, tile: int, out: int, size: int) -> Span:
+    origins = np.arange(0, out, tile, dtype=np.int64)
+    start = origins * part.scale.numerator // part.scale.denominator + part.offset
+    return np.clip(start, 0, size), np.clip(start + (size if part.extent is None else part.extent), 0, size)

@@ -1,0 +1,73 @@
+"""Exact counts of what a layer does: positions inside the image, multiply-adds, weights.
+
+In: one axis of a footprint as plain integers (or arrays of them), or a layer and its shapes. Out: integers. The closed forms
+here are what `cost` and `search` rest on; the tests count the same things by looping over tiles and positions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusec.graph import layers as L
+from fusec.graph.graph import LayerGraph, Node
+from fusec.graph.shapes import param_shapes
+
+Ints = NDArray[np.int64]
+BYTES = 4  # of one fp32 element
+
+
+def covered(step: Ints, offset: Ints, extent: Ints, size: Ints, tiles: Ints) -> Ints:
+    """Positions inside [0, size) that the boxes [k * step + offset, ... + extent), k < tiles, hold together.
+
+    A position held by several boxes counts as often: this is what overlapped tiles compute or read. All arguments broadcast.
+    """
+    return _clipped_sum(step, offset + extent, size, tiles) - _clipped_sum(step, offset, size, tiles)
+
+
+def _clipped_sum(step: Ints, offset: Ints, size: Ints, tiles: Ints) -> Ints:
+    """Sum over k < tiles of k * step + offset, each term limited to [0, size]: an arithmetic series between two constants."""
+    stride = np.maximum(step, 1)
+    first = np.clip(-(offset // stride), 0, tiles)  # from here on the terms are positive
+    last = np.clip(-((offset - size) // stride), first, tiles)  # from here on they are `size`
+    series = stride * (last * (last - 1) - first * (first - 1)) // 2 + offset * (last - first) + size * (tiles - last)
+    return np.where(step == 0, tiles * np.clip(offset, 0, size), series)
+
+
+def inputs_per_output(graph: LayerGraph, node: Node) -> int:
+    """Input channels summed into one output value per filter tap; 0 for layers without multiply-adds."""
+    layer = node.layer
+    if isinstance(layer, L.Conv2d | L.ConvTranspose2d):
+        return graph.shapes[node.inputs[0]].channels // layer.groups
+    if isinstance(layer, L.Linear):
+        return graph.shapes[node.inputs[0]].elements
+    return 0
+
+
+def taps(layer: L.Layer, axis: L.Axis, start: Ints, end: Ints) -> int:
+    """Filter taps along `axis` summed over all positions of the boxes [start, end).
+
+    A convolution has `kernel` taps everywhere (those on padding are counted, as is usual). Of a transposed convolution only the
+    taps k with (position + padding - k * dilation) divisible by the stride take part: a pattern that repeats every stride.
+    """
+    positions = int((end - start).sum())
+    if not isinstance(layer, L.ConvTranspose2d):
+        return positions * (layer.kernel[axis.value] if isinstance(layer, L.Conv2d) else 1)
+    w = layer.window(axis)
+    pattern = [sum((p + w.before - k * w.dilation) % w.stride == 0 for k in range(w.size)) for p in range(w.stride)]
+    before = np.array([0, *np.cumsum(pattern)], dtype=np.int64)  # taps of the first p positions of a period
+
+    def up_to(position: Ints) -> Ints:
+        return np.asarray(position // w.stride * before[-1] + before[position % w.stride])
+
+    return int((up_to(end) - up_to(start)).sum())
+
+
+def weight_bytes(graph: LayerGraph, node: Node) -> int:
+    """Bytes of the weights of a node and its epilogue."""
+    count = sum(math.prod(s) for s in param_shapes(node.layer, graph.input_shapes(node)).values())
+    shape = graph.shapes[node.name]
+    count += sum(math.prod(s) for p in node.epilogue for s in param_shapes(p.layer, [shape]).values())
+    return BYTES * count

@@ -1,0 +1,231 @@
+"""The time model: seconds of one kernel for many tiles at once.
+
+In: the boxes of a chain's tensors for N tiles, which inputs are staged, scratch bytes, a Device. Out: `Timing`, arrays of N.
+The model only has to rank schedules and partitions. It is monotone: more work, more traffic or more scratch never costs less.
+
+Every constant below is an estimate, to be calibrated by measurement; none is a vendor's figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusec.graph import layers as L
+from fusec.graph.graph import Node
+from fusec.plan.boxes import Boxes
+from fusec.plan.counting import BYTES, Ints, inputs_per_output, weight_bytes
+from fusec.schedule.ir import Chain
+from fusec.targets.device import Device
+
+Floats = NDArray[np.float64]
+
+OVERLAP_LOSS = 0.2  # share of the shorter of compute and memory time that the longer one does not hide
+OTHER_READS = 4.0  # instructions of one output of a layer without multiply-adds, on top of one per value read
+FUNCTION_COST = 24.0  # instructions of an exponential, a power or a division per output
+ACTIVATION_COST = 1.5  # instructions of an epilogue's step per output
+
+# CUDA: one block of THREADS computes one stage after the other
+THREADS = 256
+REGISTERS = 96  # per thread
+BLOCK_RESERVE = 1024  # scratch bytes the driver keeps for itself per block
+WARP = 32
+SCRATCH_READS = 1.0  # warp-wide scratch reads a core can serve per cycle
+REGISTER_TILES = ((8, 7), (8, 4), (8, 2), (8, 1), (4, 4), (4, 1), (1, 4), (1, 1))  # output channels x pixels of one thread
+DEPTHWISE_TILES = ((1, 7), (1, 4), (1, 1))
+GUARDED_READ = 2.5  # a read of device memory with its border test, against a read of scratch
+ROW_STALL = 12.0  # cycles per filter row and input channel that one warp cannot hide
+STAGE_LATENCY = 700.0  # cycles: barrier, address set-up, filling the pipelines
+GLOBAL_LATENCY = 900.0  # cycles until the first value from device memory is there
+BLOCK_LATENCY = 1500.0  # cycles to start a block
+
+# CPU: one core computes one tile after the other
+PIXEL_BLOCK, VECTOR_BLOCK = 6, 4  # pixels x vectors of output channels kept in registers
+LOADS_PER_CYCLE = 2.0
+CPU_EFFICIENCY = 0.65  # of the inner loops, against their bound by issue slots
+ROW_COST = 10.0  # cycles per row of a stage
+CPU_STAGE = 200.0  # cycles per stage and tile
+TRANSPOSE_COST = 1.0  # cycles per element loaded when vectors do not fit
+SPILL_HALF, SPILL_FULL = 1.12, 1.5  # slow-down when scratch takes more than half of, or more than all of level 2
+
+
+@dataclass(frozen=True, eq=False)
+class Timing:
+    """Arrays of N: seconds and what they are made of."""
+
+    compute: Floats
+    memory: Floats
+    launch: float
+    blocks_per_core: Ints
+    waves: Ints
+
+    @property
+    def seconds(self) -> Floats:
+        return np.maximum(self.compute, self.memory) + OVERLAP_LOSS * np.minimum(self.compute, self.memory) + self.launch
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """One stage's loops for one tile. All arrays are of N; `inputs` and the kernel are of one multiply-add group."""
+
+    images: Ints
+    box: Ints  # (3, N) channels, rows and columns
+    reads: float | Floats  # values read per output by layers without multiply-adds
+    extra: float  # further instructions per output
+    inputs: int = 0  # input channels per output; 0 when the layer has no multiply-adds
+    kernel: tuple[int, int] = (1, 1)
+    stride: int = 1
+    depthwise: bool = False
+    direct: bool = False  # reads device memory
+
+    @property
+    def rows(self) -> Ints:
+        return np.asarray(self.images * self.box[1])
+
+    @property
+    def outputs(self) -> Floats:
+        return np.asarray(self.images * self.box[0] * self.box[1] * self.box[2], dtype=np.float64)
+
+
+def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, device: Device) -> Timing:
+    """Seconds of one launch of `chain` over all tiles; `scratch` (N,) in bytes per block."""
+    works = [_load(boxes, t) for t in chain.inputs if t in staged]
+    works += [_work(chain, boxes, n, staged) for n in chain.nodes]
+    memory = _memory(chain, boxes, device)
+    if device.target == "cuda":
+        per_core = np.minimum(device.scratch_per_core // (scratch + BLOCK_RESERVE), device.max_threads_per_core // THREADS)
+        blocks = np.maximum(1, np.minimum(per_core, device.registers_per_core // (REGISTERS * THREADS)))
+        compute = _cuda(works, boxes.tiles, blocks, device)
+    else:
+        blocks = np.ones_like(boxes.tiles)
+        compute = _cpu(works, boxes.tiles, scratch, device)
+    return Timing(compute, memory, device.launch, blocks, -(-boxes.tiles // (device.cores * blocks)))
+
+
+def _load(boxes: Boxes, tensor: str) -> Work:
+    return Work(boxes.images, boxes.inside[:, boxes.index[tensor]], 1.0, 0.0, direct=True)
+
+
+def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str]) -> Work:
+    layer, first = node.layer, node.inputs[0]
+    direct = any(t in chain.inputs and t not in staged for t in node.inputs)
+    out = boxes.inside[:, boxes.index[node.name]]
+    inputs = inputs_per_output(chain.graph, node)
+    extra = ACTIVATION_COST * len(node.epilogue)
+    if not inputs:
+        reads = _reads(layer, node, boxes.inside[:, boxes.index[first]])
+        function = FUNCTION_COST if isinstance(layer, L.LocalResponseNorm | L.Softmax | L.Sigmoid | L.Tanh | L.Silu) else 0.0
+        return Work(boxes.images, out, reads, extra + function, direct=direct)
+    depthwise = isinstance(layer, L.Conv2d) and layer.groups == layer.out_channels == chain.graph.shapes[first].channels
+    kernel, stride = (1, 1), 1
+    if isinstance(layer, L.Conv2d):
+        kernel, stride = layer.kernel, layer.stride[1]
+    elif isinstance(layer, L.ConvTranspose2d):  # only every stride-th tap meets an input
+        kernel = (-(-layer.kernel[0] // layer.stride[0]), -(-layer.kernel[1] // layer.stride[1]))
+    return Work(boxes.images, out, 0.0, extra, inputs, kernel, stride, depthwise, direct)
+
+
+def _reads(layer: L.Layer, node: Node, read: Ints) -> float | Floats:
+    """Values a layer without multiply-adds reads per output."""
+    if isinstance(layer, L.Windowed):
+        return float(layer.kernel[0] * layer.kernel[1])
+    if isinstance(layer, L.GlobalAvgPool2d):
+        return np.asarray(read[1] * read[2], dtype=np.float64)
+    if isinstance(layer, L.LocalResponseNorm):
+        return float(layer.size)
+    if isinstance(layer, L.Softmax):
+        return 3.0  # maximum, sum, result
+    return float(len(node.inputs)) if isinstance(layer, L.Add | L.Mul) else 1.0
+
+
+def _memory(chain: Chain, boxes: Boxes, device: Device) -> Floats:
+    """Seconds of traffic: tensors and weights once from where they live, what blocks read again from the shared cache."""
+    edge = [boxes.index[t] for t in (*chain.inputs, chain.output)]
+    once = float(np.prod(boxes.size[:, edge], axis=0).sum()) * boxes.batch * BYTES
+    again = np.prod(boxes.covered[:, edge], axis=0).sum(axis=0).astype(np.float64) * boxes.batch * BYTES
+    weights = float(sum(weight_bytes(chain.graph, n) for n in chain.nodes))
+    streamed = weight_traffic(chain, boxes).sum(axis=0).astype(np.float64)
+    if device.target == "cpu":  # a core keeps the weights in its own cache where they fit
+        room = device.scratch_per_core / 2
+        streamed = np.where(weights <= room, np.minimum(streamed, weights * device.cores), streamed)
+    home = device.cache_bandwidth if once + weights <= device.cache else device.bandwidth
+    return np.asarray((once + weights) / home + np.maximum(again - once + streamed - weights, 0) / device.cache_bandwidth)
+
+
+def weight_traffic(chain: Chain, boxes: Boxes) -> Ints:
+    """(nodes, N) bytes of weights that all tiles read together: each tile those of the channels it computes."""
+    elsewhere = boxes.grid[1] * boxes.grid[2] * -(-boxes.batch // boxes.images)
+    per_channel = [weight_bytes(chain.graph, n) // chain.graph.shapes[n.name].channels for n in chain.nodes]
+    return np.stack([b * boxes.covered[0, boxes.index[n]] * elsewhere for b, n in zip(per_channel, chain.names, strict=True)])
+
+
+def _cuda(works: list[Work], tiles: Ints, blocks: Ints, device: Device) -> Floats:
+    """Throughput of a core over its share of the tiles, or the critical path of its rounds of blocks, whichever is longer."""
+    busy, path = np.zeros(len(tiles)), np.full(len(tiles), BLOCK_LATENCY)
+    for work in works:
+        b, p = _cuda_dense(work, device) if work.inputs else _cuda_other(work, device)
+        busy, path = busy + b, path + np.maximum(b, p) + STAGE_LATENCY
+    per_core, rounds = -(-tiles // device.cores), -(-tiles // (device.cores * blocks))
+    return np.asarray(np.maximum(per_core * busy, rounds * path) / device.clock)
+
+
+def _cuda_dense(work: Work, device: Device) -> tuple[Floats, Floats]:
+    """(busy, path) cycles of a convolution: the register tile that suits its extents best."""
+    shapes = DEPTHWISE_TILES if work.depthwise else REGISTER_TILES
+    channel, pixel = (np.array(v, dtype=np.float64)[:, None] for v in zip(*shapes, strict=True))
+    items = np.ceil(work.box[0] / channel) * work.rows * np.ceil(work.box[2] / pixel)
+    rows, columns = work.inputs * work.kernel[0], work.kernel[1]
+    values = ((pixel - 1) * work.stride + columns) * (GUARDED_READ if work.direct else 1.0)
+    weights = columns * np.ceil(channel / 4)
+    products = columns * channel * pixel + work.extra * channel * pixel / rows
+    cycles = np.maximum(products * WARP / device.lanes, (values + weights) / SCRATCH_READS)
+    busy = np.ceil(items / WARP) * rows * cycles
+    path = np.ceil(items / THREADS) * rows * (products + values + weights + ROW_STALL)
+    best = np.argmin(np.maximum(busy, path), axis=0)[None]
+    return np.take_along_axis(busy, best, 0)[0], np.take_along_axis(path, best, 0)[0]
+
+
+def _cuda_other(work: Work, device: Device) -> tuple[Floats, Floats]:
+    """(busy, path) cycles of a load or a layer without multiply-adds: one output per thread and turn."""
+    reads = work.reads * (GUARDED_READ if work.direct else 1.0)
+    cycles = np.maximum(reads / SCRATCH_READS, (reads + work.extra + OTHER_READS) * WARP / device.lanes)
+    busy = np.ceil(work.outputs / WARP) * cycles
+    path = np.ceil(work.outputs / THREADS) * (reads + work.extra + OTHER_READS)
+    return busy, path + (GLOBAL_LATENCY if work.direct else 0.0)
+
+
+def _cpu(works: list[Work], tiles: Ints, scratch: Ints, device: Device) -> Floats:
+    """Cycles of all stages of a tile, times the tiles of the busiest core."""
+    cycles = np.zeros(len(tiles))
+    for work in works:
+        inner = _cpu_dense(work, device) if work.inputs else _cpu_other(work, device)
+        cycles = cycles + inner / CPU_EFFICIENCY + ROW_COST * work.rows + CPU_STAGE
+    room = device.scratch_per_core
+    spill = np.where(scratch <= room // 2, 1.0, np.where(scratch <= room, SPILL_HALF, SPILL_FULL))
+    return np.asarray(-(-tiles // device.cores) * cycles * spill / device.clock)
+
+
+def _cpu_dense(work: Work, device: Device) -> Floats:
+    """Blocks of pixels x vectors of output channels; narrow layers leave lanes empty."""
+    vectors = np.ceil(work.box[0] / device.vector)
+    group = np.minimum(vectors, VECTOR_BLOCK)
+    pixels = np.minimum(work.box[2], PIXEL_BLOCK).astype(np.float64)
+    if work.depthwise:  # every product loads its own value and its own weight
+        loads, group = 2 * pixels, np.ones_like(group)
+    else:
+        loads = pixels + group
+    cycles = np.maximum(pixels * group * device.vector / device.lanes, loads / LOADS_PER_CYCLE)
+    blocks = work.rows * np.ceil(work.box[2] / PIXEL_BLOCK) * np.ceil(vectors / group)
+    products = blocks * work.inputs * work.kernel[0] * work.kernel[1] * cycles
+    return np.asarray(products + work.extra * work.outputs / device.vector)
+
+
+def _cpu_other(work: Work, device: Device) -> Floats:
+    vectors = np.ceil(work.box[0] / device.vector) * work.rows * work.box[2]
+    if work.direct and not work.extra:
+        narrow = np.where(work.box[0] < device.vector, TRANSPOSE_COST * work.outputs, 0.0)
+        return np.asarray(np.maximum(vectors * work.reads, narrow))
+    return np.asarray(vectors * (work.reads + OTHER_READS / 2) + work.extra * work.outputs / 2)
