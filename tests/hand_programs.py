@@ -1,0 +1,132 @@
+"""Small programs with kernels written by hand, so that the runtime can be tested without the steps before it."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+import fusec.runtime.cpu as cpu
+from fusec.runtime.build import link
+from fusec.runtime.model import Model
+from fusec.runtime.program import Launch, Port, Program, Source, TensorRule, Variant
+from fusec.runtime.store import Store
+
+POOL = Source("fusec_pool", (Path(__file__).parent.parent / "templates/cpu/pool.cpp").read_text(), "cpp")
+SAME = ((1, 0, 1),)
+HALF = ((1, 0, 2),)
+
+# Element (n, c, y, x) of the output is EXPRESSION of `at(i)`, element (n, c, STRIDE y, STRIDE x) of input i. It takes the way over
+# scratch, which must be aligned, or the result is wrong.
+CPP = """
+extern "C" __attribute__((visibility("default"))) void ENTRY(const float* const* inputs, float* output, const float* params,
+                                                             const int* sizes, long long tile, float* scratch) {
+  const int batch = sizes[0], tiles_y = sizes[1], tiles_x = sizes[2], ih = sizes[3], iw = sizes[4], oh = sizes[5], ow = sizes[6];
+  const int tx = int(tile % tiles_x), ty = int(tile / tiles_x % tiles_y), groups = (CHANNELS + TC - 1) / TC;
+  const int tc = int(tile / tiles_x / tiles_y % groups), tn = int(tile / tiles_x / tiles_y / groups);
+  const float bad = reinterpret_cast<unsigned long>(scratch) % 64 ? 1e9f : 0.0f;
+  for (int n = tn * TN; n < tn * TN + TN && n < batch; ++n)
+    for (int c = tc * TC; c < tc * TC + TC && c < CHANNELS; ++c)
+      for (int y = ty * TH; y < ty * TH + TH && y < oh; ++y) {
+        for (int x = tx * TW; x < tx * TW + TW && x < ow; ++x) {
+          auto at = [&](int i) { return inputs[i][((long long)(n * CHANNELS + c) * ih + y * STRIDE) * iw + x * STRIDE]; };
+          scratch[x - tx * TW] = EXPRESSION;
+        }
+        for (int x = tx * TW; x < tx * TW + TW && x < ow; ++x)
+          output[((long long)(n * CHANNELS + c) * oh + y) * ow + x] = scratch[x - tx * TW] + bad;
+      }
+}
+"""
+
+CUDA = """
+extern "C" __global__ void ENTRY(SIGNATURE float* output, const float* params, int batch, int tiles_y, int tiles_x, int ih, int iw,
+                                 int oh, int ow) {
+  extern __shared__ float scratch[];
+  const int tile = blockIdx.x;
+  const int tx = tile % tiles_x, ty = tile / tiles_x % tiles_y, groups = (CHANNELS + TC - 1) / TC;
+  const int tc = tile / tiles_x / tiles_y % groups, tn = tile / tiles_x / tiles_y / groups;
+  for (int n = tn * TN; n < tn * TN + TN && n < batch; ++n)
+    for (int c = tc * TC; c < tc * TC + TC && c < CHANNELS; ++c)
+      for (int y = ty * TH; y < ty * TH + TH && y < oh; ++y)
+        for (int x = tx * TW + threadIdx.x; x < tx * TW + TW && x < ow; x += blockDim.x) {
+          auto at = [&](int i) {
+            const float* inputs[] = {INPUTS};
+            return inputs[i][((long long)(n * CHANNELS + c) * ih + y * STRIDE) * iw + x * STRIDE];
+          };
+          scratch[x - tx * TW] = EXPRESSION;
+          output[((long long)(n * CHANNELS + c) * oh + y) * ow + x] = scratch[x - tx * TW];
+        }
+}
+"""
+
+
+def kernel(entry: str, expression: str, channels: int, tile: tuple[int, int, int, int], inputs: int = 1, stride: int = 1,
+           target: str = "cpu") -> Source:
+    """An elementwise kernel; `expression` is C++ of `at(i)` and `params`."""
+    names = [f"input{i}" for i in range(inputs)]
+    words = {"EXPRESSION": expression, "ENTRY": entry, "CHANNELS": channels, "STRIDE": stride, "TN": tile[0], "TC": tile[1],
+             "TH": tile[2], "TW": tile[3], "SIGNATURE": "".join(f"const float* {n}, " for n in names), "INPUTS": ", ".join(names)}
+    text = CPP if target == "cpu" else CUDA
+    for word, value in words.items():
+        text = text.replace(word, str(value))
+    return Source(entry, text, "cpp" if target == "cpu" else "cuda")
+
+
+def arch(target: str) -> str:
+    return cpu.signature() if target == "cpu" else "sm_90"
+
+
+def launch(label: str, entry: str, inputs: tuple[str, ...], output: str, params: str, tile: tuple[int, int, int, int]) -> Launch:
+    return Launch(label, inputs, output, params, (inputs[0], output), (Variant(entry, tile, 32, tile[3]),))
+
+
+def make_program(name: str, target: str, inputs: tuple[Port, ...], outputs: tuple[Port, ...], tensors: tuple[TensorRule, ...],
+                 launches: tuple[Launch, ...]) -> Program:
+    return Program(name, target, "float32", arch(target), "0.0.test", inputs, outputs, tensors, {}, launches)
+
+
+Parts = tuple[Program, list[Source], dict[str, "np.ndarray"]]
+
+
+def scale(target: str = "cpu", factor: float = 3.0) -> Parts:
+    """y = factor * x, two channels, open sizes."""
+    tile = (1, 1, 4, 8)
+    program = make_program("scale", target, (Port("x", "x"),), (Port("y", "y"),),
+                           (TensorRule("x", 2, None, (), ()), TensorRule("y", 2, "x", SAME, SAME)),
+                           (launch("scale", "k_0", ("x",), "y", "w", tile),))
+    return program, [kernel("k_0", "at(0) * params[0]", 2, tile, target=target), *pool(target)], {"w": np.float32([factor])}
+
+
+def chain(target: str = "cpu") -> Parts:
+    """Two inputs; m = a + b, then s = every second pixel of 2 m, t = m - a and flat output f = 7 a; outputs s, t."""
+    tile = (2, 3, 4, 8)
+    program = make_program(
+        "chain", target, (Port("left", "a"), Port("right", "b")), (Port("small", "s"), Port("difference", "t")),
+        (TensorRule("a", 3, None, (), ()), TensorRule("b", 3, None, (), ()), TensorRule("m", 3, "a", SAME, SAME, ("b",)),
+         TensorRule("s", 3, "m", HALF, HALF), TensorRule("t", 3, "m", SAME, SAME, ("a",))),
+        (launch("sum", "k_0", ("a", "b"), "m", "", tile), launch("half", "k_1", ("m",), "s", "w", tile),
+         launch("difference", "k_2", ("m", "a"), "t", "", tile)))
+    sources = [kernel("k_0", "at(0) + at(1)", 3, tile, 2, target=target),
+               kernel("k_1", "at(0) * params[1]", 3, tile, stride=2, target=target),
+               kernel("k_2", "at(0) - at(1)", 3, tile, 2, target=target)]
+    return program, [*sources, *pool(target)], {"w": np.float32([0, 2])}
+
+
+def chain_reference(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    m = a + b
+    return 2 * m[:, :, :m.shape[2] // 2 * 2:2, :m.shape[3] // 2 * 2:2], m - a
+
+
+def pool(target: str) -> list[Source]:
+    return [POOL] if target == "cpu" else []
+
+
+@cache
+def compiler() -> cpu.Compiler:
+    return cpu.find_compiler()
+
+
+def linked(parts: Parts, folder: Path, threads: int | None = None) -> Model:
+    program, sources, weights = parts
+    return link(program, sources, weights, store=Store(folder), compiler=compiler(), threads=threads)
