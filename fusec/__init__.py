@@ -1,3 +1,77 @@
-"""fusec: a code-generating compiler for fused CNN kernels."""
+"""fusec: a code-generating compiler for fused CNN kernels.
+
+`compile` makes a model of a network description; `load` opens one that `fusec compile` left in a folder. Both are called with
+arrays of shape (batch, channels, height, width).
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fusec.graph.graph import LayerGraph
+    from fusec.runtime.model import Model
 
 __version__ = "0.1.0"
+__all__ = ["compile", "load"]
+
+
+def compile(network: str | PathLike[str] | LayerGraph, *, target: str = "auto", dtype: str = "float32", fuse: str = "auto",
+            weights: str | PathLike[str] | None = None, random_weights: int | None = None, arch: str | None = None) -> Model:
+    """Compile a network in memory.
+
+    Parameters
+    ----------
+    network
+        Path of a description, the name of a shipped network ("lenet5"), or a LayerGraph with its weights.
+    target
+        "cpu", "cuda", or "auto": the GPU where there is one, else the CPU; `model.program.target` says which it was.
+    dtype
+        "float32".
+    fuse
+        "auto" (the cost model decides), "none" (layer by layer), "all" (chains as long as they can be), or chains by name:
+        "conv1..pool2,conv3..conv5".
+    weights
+        A safetensors file instead of the one the description names.
+    random_weights
+        Seed of random weights, for networks without any.
+    arch
+        GPU architecture such as "sm_90" instead of that of the GPU present.
+
+    Returns
+    -------
+    Model
+        Called with one float32 array (N, C, H, W) per input; returns the same kind of array.
+
+    Raises
+    ------
+    fusec.errors.InputError
+        The description, the weights or an option cannot be used; lists every problem.
+    fusec.errors.Infeasible
+        The network cannot be scheduled as asked.
+    fusec.errors.MissingError
+        No compiler, or no GPU.
+    """
+    from pathlib import Path
+
+    from fusec.graph.graph import LayerGraph as Graph
+    from fusec.pipeline import compile_network
+
+    return compile_network(network if isinstance(network, Graph) else Path(network), target=target, dtype=dtype, fuse=fuse,
+                           weights=None if weights is None else Path(weights), random_weights=random_weights, arch=arch)
+
+
+def load(directory: str | PathLike[str]) -> Model:
+    """Open a model that `fusec compile` left in a folder.
+
+    Raises
+    ------
+    fusec.errors.InputError
+        The folder is no model, or damaged.
+    fusec.errors.MissingError
+        What it was built for is not here.
+    """
+    from fusec.runtime.artefact import load as load_artefact
+
+    return load_artefact(directory)

@@ -11,6 +11,8 @@ from pathlib import Path
 import jinja2
 
 from fusec.errors import InternalError
+from fusec.runtime.cpu_engine import POOL
+from fusec.runtime.program import Source
 
 
 @cache
@@ -34,3 +36,8 @@ def environment() -> jinja2.Environment:
 def library(path: str) -> str:
     """Raw text of a library file, e.g. "cuda/lib/conv2d.cuh"."""
     return (template_folder() / path).read_text(encoding="utf-8").strip()
+
+
+def pool_source() -> Source:
+    """The thread pool every CPU model runs on."""
+    return Source(POOL, library("cpu/pool.cpp") + "\n", "cpp")

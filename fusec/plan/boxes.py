@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class Boxes:
     def tiles(self) -> Ints:
         return np.asarray(self.grid[0] * self.grid[1] * self.grid[2] * -(-self.batch // self.images))
 
-    @property
+    @cached_property
     def inside(self) -> Ints:
         """(3, T, N) extents of the largest clipped box: no box holds more of an axis than there is."""
         return np.minimum(self.extent, self.size[:, :, None])

@@ -30,13 +30,16 @@ def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str])
     Infeasible
         The pyramid's reasons, or a staged input of which a tile needs a whole image of open size.
     """
+    channels = chain.shapes[chain.output].channels
+    if channels % tile.channels:
+        raise Infeasible(f"a tile of {tile.channels} channels does not divide the {channels} of '{chain.output}'")
     boxes = pyramid(chain, tile)
     for tensor in staged:
         if boxes.tensors[tensor].y.extent is None or boxes.tensors[tensor].x.extent is None:
             raise Infeasible(f"'{tensor}' is read as a whole image of open size, which has no place in scratch")
     buffers = {t: _buffer(chain, t, boxes.tensors[t], tile.images, device) for t in (*chain.inputs, *chain.names[:-1])
                if t in staged or t in chain.names}
-    outside = {t: _global(t, boxes.tensors[t], tile.images, device) for t in (*chain.inputs, chain.output)}
+    outside = {t: _global(chain, t, boxes.tensors[t], tile.images, device) for t in (*chain.inputs, chain.output)}
     stages: list[Stage] = []
     loaded: set[str] = set()
     for node in chain.nodes:
@@ -55,9 +58,11 @@ def _read(node: Node, position: int, buffer: Buffer, boxes: Pyramid) -> Read:
     return Read(buffer, boxes.reads[node.name, position], guarded)
 
 
-def _global(tensor: str, box: Footprint, images: int, device: Device) -> Buffer:
+def _global(chain: Chain, tensor: str, box: Footprint, images: int, device: Device) -> Buffer:
     """A chain's input or output. Tensors between kernels have the device's layout; the network's own are NCHW."""
-    return Buffer(f"{tensor}@global", tensor, Space.GLOBAL, device.layout, images, box)
+    graph = chain.graph
+    public = tensor in graph.outputs or isinstance(graph[tensor].layer, L.Input)
+    return Buffer(f"{tensor}@global", tensor, Space.GLOBAL, Layout.NCHW if public else device.layout, images, box)
 
 
 def _buffer(chain: Chain, tensor: str, box: Footprint, images: int, device: Device) -> Buffer:

@@ -103,7 +103,7 @@ class Report:
     totals: Totals
 
     def to_json(self) -> dict[str, Any]:
-        """Dictionaries, lists, numbers and strings only."""
+        """Dictionaries, tuples, numbers and strings only: what `json.dumps` takes."""
         plain: dict[str, Any] = dataclasses.asdict(self)
         return plain
 

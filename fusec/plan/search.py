@@ -163,8 +163,10 @@ class Search:
         return self.family.boxes(extents, picks, images, batch)
 
     def _channel_tiles(self) -> tuple[int, ...]:
+        """All channels, and the largest divisors up to some powers of two: tiles of a channel axis are equal."""
         size = self.family.size[0]
-        return (size, *(c for c in CHANNEL_TILES if c < size and self.family.allows(0, c)))
+        parts = dict.fromkeys(max(c for c in range(1, min(most, size) + 1) if size % c == 0) for most in CHANNEL_TILES)
+        return (size, *(c for c in parts if 4 <= c < size and self.family.allows(0, c)))
 
     def _coarse(self, axis: int) -> list[int]:
         """Powers of two, halves and thirds of the size (all multiples of the granularity), and a pinned axis as a whole."""

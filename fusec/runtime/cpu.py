@@ -28,6 +28,9 @@ from .store import reason
 # chose. Kernels neither read errno nor trap, and a vector type wider than the CPU's is passed nowhere (hence no psabi notes).
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC",
          "-shared", "-pthread", "-fvisibility=hidden", "-Wall", "-Werror=return-type", "-Wno-psabi")
+# GCC tuned for AMD's Zen splits chains of multiply-adds into products and sums, but only in some loops: then two schedules of
+# one layer would round differently.
+GCC_FLAGS = ("--param=avoid-fma-max-bits=0",)
 CANDIDATES = ("c++", "g++", "clang++")
 WAYS_OUT = "install one (Debian: apt install g++), or: pip install 'fusec[cc]'"
 SHOWN_LINES = 12  # of a compiler's complaints
@@ -41,9 +44,15 @@ class Compiler:
     version: str
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        """How a kernel is compiled."""
+        gcc = "Free Software Foundation" in self.version and "clang" not in self.version
+        return (*FLAGS, *GCC_FLAGS) if gcc else FLAGS
+
+    @property
     def identity(self) -> str:
         """Text that changes when the compiler, or the way it is called, does."""
-        return "\n".join((*self.command, self.version, *FLAGS))
+        return "\n".join((*self.command, self.version, *self.flags))
 
     def __str__(self) -> str:
         return f"{shlex.join(self.command)} ({self.version.partition(chr(10))[0]})"
@@ -119,7 +128,7 @@ def build(source: Source, compiler: Compiler) -> bytes:
         path = folder / source.filename
         path.write_text(source.text, encoding="utf-8")
         library = folder / f"{source.entry}.so"
-        result = subprocess.run([*compiler.command, *FLAGS, "-o", str(library), str(path)], capture_output=True, text=True,
+        result = subprocess.run([*compiler.command, *compiler.flags, "-o", str(library), str(path)], capture_output=True, text=True,
                                 errors="replace", check=False, stdin=subprocess.DEVNULL, cwd=folder)
         if result.returncode == 0:
             return library.read_bytes()

@@ -119,6 +119,15 @@ def _device_or_error() -> Any:
     raise MissingError(f"no NVIDIA GPU can be used ({reason}): install NVIDIA's driver, or compile for target 'cpu'")
 
 
+def available() -> bool:
+    """Whether there is a GPU that CuPy can use."""
+    try:
+        _device_or_error()
+    except MissingError:
+        return False
+    return True
+
+
 def device_arch() -> str:
     """The architecture of the current GPU, e.g. `sm_90`; MissingError when there is none."""
     return f"sm_{_device_or_error().cuda.Device().compute_capability}"

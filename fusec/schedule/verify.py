@@ -143,11 +143,12 @@ def _check_claim(schedule: Schedule, stage: Stage, read: Read) -> None:
 
 def _check_needs(schedule: Schedule, stage: Stage, position: int) -> None:
     """What the layer needs for every position of its box is inside the box it claims to read."""
-    read = stage.reads[position]
-    steps = (schedule.tile.channels, schedule.tile.height, schedule.tile.width)
-    for name, step in zip(AXES, steps, strict=True):
+    read, tile = stage.reads[position], schedule.tile
+    channels = range(0, schedule.chain.shapes[schedule.chain.output].channels, tile.channels)
+    origins = {"c": channels, "y": (0, tile.height, FAR * tile.height), "x": (0, tile.width, FAR * tile.width)}
+    for name in AXES:
         out, claimed = getattr(stage.footprint, name), getattr(read.footprint, name)
-        for origin in (0, step, FAR * step) if out.scale else (0,):
+        for origin in origins[name] if out.scale else (0,):
             for needed in _needed(schedule, stage, position, name, origin):
                 _require(claimed.extent is None or within(needed, span_at(claimed, origin, 0)),
                          f"{stage.name}: needs {name} {needed.start}..{needed.stop - 1} of {read.buffer.name} for the tile at "
@@ -187,7 +188,8 @@ def _sample(positions: range) -> Sequence[int]:
 
 
 def _ends(reads: Iterator[Sequence[int]]) -> Iterator[range]:
-    return (range(min(r), max(r) + 1) for r in reads if r)
+    """From the first to the last of positions that ascend."""
+    return (range(r[0], r[-1] + 1) for r in reads if r)
 
 
 def _check_padding(stage: Stage, read: Read) -> None:

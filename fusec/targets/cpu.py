@@ -105,7 +105,7 @@ class _CpuMapper(Mapper):
         params, channels = stage.node.params, layer.out_channels
         tile = stage.footprint.c.extent or channels
         lanes = fill_lanes(self.device.vector, tile, tile, tile == channels).lanes
-        pitch = -(-channels // lanes) * lanes
+        pitch = self._pitch(channels)
 
         def packed() -> FloatArray:  # (kernel row, kernel column, channel)
             w = np.zeros((*layer.kernel, pitch), np.float32)
@@ -125,7 +125,7 @@ class _CpuMapper(Mapper):
         channels = stage.footprint.c.extent or layer.out_channels
         lanes = fill_lanes(self.device.vector, group_out, channels, channels % group_out == 0)
         lanes = Lanes(lanes.lanes, lanes.unit, min(lanes.vectors, max_vectors))
-        pitch = -(-group_out // lanes.step) * lanes.step
+        pitch = self._pitch(group_out)
         taps = layer.kernel[0] * layer.kernel[1]
 
         def packed() -> FloatArray:
@@ -138,14 +138,19 @@ class _CpuMapper(Mapper):
             w[..., :group_out] = given
             return w
 
-        group_size = taps * group_in * pitch
-        room = lanes.step
+        group_size, room = taps * group_in * pitch, 4 * self.device.vector
         numbers: G.Numbers = {
             "LANES": lanes.lanes, "BLOCK_V": lanes.vectors, "UNIT": lanes.unit, "GROUP_IN": group_in, "GROUP_OUT": group_out,
             "GROUP_SIZE": group_size, "WEIGHT_PITCH": pitch,
             "WEIGHTS": self.packer.add(groups * group_size + room, lambda: np.pad(packed().ravel(), (0, room))),
             "BIAS": self._bias_or_zeros(stage, layer.out_channels)}
         return lanes, numbers
+
+    def _pitch(self, channels: int) -> int:
+        """Channels from one row of weights to the next: whole vectors, the same for every schedule of a layer, so that all
+        variants of a chain share one block of parameters. A block may read past its row; those lanes are never stored."""
+        lanes = fill_lanes(self.device.vector, channels, channels, whole=True).lanes
+        return -(-channels // lanes) * lanes
 
     def _bias_or_zeros(self, stage: Stage, channels: int) -> int:
         """Offset of the bias with room for a whole block behind it; zeros without one, so that kernels need no test."""

@@ -33,11 +33,11 @@ INLINE void max_pool2d(const Out& out, const float* __restrict__ params, const I
     }
 }
 
-// Length of the part of the window from `start` that counts: inside the padded image, or inside the image alone.
+// Length of the part of the window from `start` that counts: inside the padded image, or inside the image alone; at least 0.
 template <bool PADDING_COUNTS>
 INLINE int counted(int start, int kernel, int after, int size) {
   const int end = least(start + kernel, size + after);
-  return PADDING_COUNTS ? end - start : least(end, size) - most(start, 0);
+  return most(0, PADDING_COUNTS ? end - start : least(end, size) - most(start, 0));
 }
 
 template <class S, class Out, class In>
@@ -55,6 +55,6 @@ INLINE void avg_pool2d(const Out& out, const float* __restrict__ params, const I
             for (int c = 0; c < S::CHANNELS; ++c) sum[c] += in.at(n, out.c0 + c - in.c0, row + ky, column + kx);
         const float count = float(counted<S::PADDING_COUNTS>(in.y0 + row, S::KERNEL_Y, S::AFTER_Y, in.height) *
                                   counted<S::PADDING_COUNTS>(in.x0 + column, S::KERNEL_X, S::AFTER_X, in.width));
-        for (int c = 0; c < S::CHANNELS; ++c) out.put(n, c, y, x, S::epilogue(sum[c] / count, out.c0 + c, params));
+        for (int c = 0; c < S::CHANNELS; ++c) out.put(n, c, y, x, S::epilogue(count > 0.0f ? sum[c] / count : 0.0f, out.c0 + c, params));
       }
 }

@@ -19,12 +19,12 @@ __device__ __forceinline__ void max_pool2d(const Out& out, const float* __restri
   }
 }
 
-// Length of the part of the window from `start` that counts: inside the padded image, or inside the image alone.
+// Length of the part of the window from `start` that counts: inside the padded image, or inside the image alone; at least 0.
 template <bool PADDING_COUNTS>
 __device__ __forceinline__ int counted(int start, int kernel, int after, int size) {
   const int end = start + kernel < size + after ? start + kernel : size + after;
-  if (PADDING_COUNTS) return end - start;
-  return (end < size ? end : size) - (start > 0 ? start : 0);
+  const int length = PADDING_COUNTS ? end - start : (end < size ? end : size) - (start > 0 ? start : 0);
+  return length > 0 ? length : 0;
 }
 
 template <class S, class Out, class In>
@@ -40,6 +40,6 @@ __device__ __forceinline__ void avg_pool2d(const Out& out, const float* __restri
       for (int kx = 0; kx < S::KERNEL_X; ++kx) sum += in.at(o.n, out.c0 + o.c - in.c0, y + ky, x + kx);
     const int count = counted<S::PADDING_COUNTS>(in.y0 + y, S::KERNEL_Y, S::AFTER_Y, in.height) *
                       counted<S::PADDING_COUNTS>(in.x0 + x, S::KERNEL_X, S::AFTER_X, in.width);
-    out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(sum / float(count), out.c0 + o.c, params));
+    out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(count > 0 ? sum / float(count) : 0.0f, out.c0 + o.c, params));
   }
 }
