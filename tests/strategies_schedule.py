@@ -18,7 +18,6 @@ from fusec.schedule.ir import Chain, Schedule, Tile
 from fusec.targets.device import DEVICES, Device, generic_host
 
 PLANNED_DEVICES = (DEVICES["h200"], generic_host(4), generic_host(8), generic_host(16))
-LARGE = 1 << 16  # a tile extent no image here reaches
 
 
 def windows(graph: LayerGraph, start: int) -> list[Chain]:
@@ -35,9 +34,10 @@ def windows(graph: LayerGraph, start: int) -> list[Chain]:
 
 @st.composite
 def chains(draw: st.DrawFn, graph: LayerGraph) -> Chain:
-    """One chain of `graph`, long ones as likely as short ones; shrinks to a single layer."""
-    start = draw(st.integers(0, len(graph.layers) - 1), label="first layer")
-    return draw(st.sampled_from(windows(graph, start)), label="chain")
+    """One chain of `graph` that some tile can compute, every length as likely as any other; shrinks to a single layer."""
+    found = [c for start in range(len(graph.layers)) for c in windows(graph, start) if computable(c)]
+    length = draw(st.sampled_from(sorted({len(c.names) for c in found})), label="chain length")
+    return draw(st.sampled_from([c for c in found if len(c.names) == length]), label="chain")
 
 
 @st.composite
@@ -46,8 +46,7 @@ def partitions(draw: st.DrawFn, graph: LayerGraph) -> tuple[Chain, ...]:
     parts: list[Chain] = []
     done = 0
     while done < len(graph.layers):
-        possible = [c for c in windows(graph, done) if computable(c)]
-        parts.append(draw(st.sampled_from(possible), label="chain"))
+        parts.append(draw(st.sampled_from([c for c in windows(graph, done) if computable(c)]), label="chain"))
         done += len(parts[-1].names)
     return tuple(parts)
 
@@ -58,8 +57,10 @@ def computable(chain: Chain) -> bool:
 
 
 def covering(chain: Chain) -> Tile:
-    """A tile that covers the whole image, wherever its size is known."""
-    return Tile(1, chain.shapes[chain.output].channels, LARGE, LARGE)
+    """A tile that covers the image wherever its size is known, else the smallest."""
+    shape = chain.shapes[chain.output]
+    height, width = (shape.along(a) or granularity(chain, a) for a in Axis)
+    return Tile(1, shape.channels, height, width)
 
 
 def possible(chain: Chain, tile: Tile) -> bool:
@@ -79,11 +80,10 @@ def tiles(draw: st.DrawFn, chain: Chain) -> Tile:
     for axis in Axis:
         grain = granularity(chain, axis)
         extents.append(grain * draw(st.integers(1, max(1, 12 // grain)), label=f"tile {axis.name}"))
-    channels = draw(st.one_of(st.just(full.channels), st.integers(1, full.channels)), label="tile channels")
-    large = LARGE // 64 * 64
+    channels = draw(st.sampled_from([c for c in range(full.channels, 0, -1) if full.channels % c == 0]), label="tile channels")
     choices = (Tile(images, channels, extents[0], extents[1]), Tile(images, full.channels, extents[0], extents[1]),
-               Tile(images, full.channels, large, extents[1]), Tile(images, full.channels, extents[0], large),
-               Tile(images, full.channels, large, large))
+               Tile(images, full.channels, full.height, extents[1]), Tile(images, full.channels, extents[0], full.width),
+               Tile(images, full.channels, full.height, full.width))
     for tile in choices:
         if possible(chain, tile):
             return tile

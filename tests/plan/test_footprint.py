@@ -87,15 +87,12 @@ def test_tile_extents_keep_origins_whole() -> None:
 
 
 def test_enlargements_side_by_side_need_a_common_multiple() -> None:
-    graph = network(L.Input(2), t=(L.Upsample((2, 1)), "x"), u=(L.Upsample((3, 1)), "x"), s=(L.Concat(), "t", "t"))
-    chain = Chain(graph, ("t", "s"))
-    assert granularity(chain, L.Axis.Y) == 2
-    two = network(L.Input(2, 6, 6), a=(conv(2, 1, stride=3), "x"), b=(conv(2, 1, stride=2), "x"),
-                  t=(L.Upsample((3, 3)), "a"), u=(L.Upsample((2, 2)), "b"), s=(L.Add(), "t", "u"))
-    chain = Chain(two, ("t", "u", "s"))
+    graph = network(L.Input(2, 12, 12), a=(conv(2, 1, stride=3), "x"), b=(conv(2, 1, stride=2), "x"),
+                    t=(L.Upsample((3, 3)), "a"), u=(L.Upsample((2, 2)), "b"), s=(L.Add(), "t", "u"))
+    chain = Chain(graph, ("t", "u", "s"))
     assert granularity(chain, L.Axis.Y) == 6
-    boxes = pyramid(chain, Tile(1, 2, 4, 4)).tensors
-    assert (boxes["a"].y, boxes["b"].y) == (Affine(Fraction(1, 3), 0, 2), Affine(Fraction(1, 2), 0, 2))
+    boxes = pyramid(chain, Tile(1, 2, 6, 6)).tensors
+    assert (boxes["a"].y, boxes["b"].y) == (Affine(Fraction(1, 3), 0, 2), Affine(Fraction(1, 2), 0, 3))
 
 
 def test_channels() -> None:
@@ -111,8 +108,8 @@ def test_channels() -> None:
 
 
 def test_whole_images() -> None:
-    open_size = pyramid(whole_chain(network(L.Input(4), g=L.GlobalAvgPool2d())), Tile(1, 4, 1, 1)).tensors["x"]
-    assert (open_size.y, open_size.x) == (WHOLE, WHOLE)
+    unknown = pyramid(whole_chain(network(L.Input(4), g=L.GlobalAvgPool2d())), Tile(1, 4, 1, 1)).tensors["x"]
+    assert (unknown.y, unknown.x) == (WHOLE, WHOLE)
     for layer in (L.GlobalAvgPool2d(), L.Flatten(), L.Linear(5)):
         graph = network(L.Input(4, 6, 7), n=layer)
         box = pyramid(whole_chain(graph), Tile(1, graph.shapes["n"].channels, 1, 1)).tensors["x"]
@@ -123,18 +120,11 @@ def test_whole_images() -> None:
 @pytest.mark.parametrize(("graph", "tile", "message"), [
     (network(L.Input(3), a=conv(4), g=L.GlobalAvgPool2d()), Tile(1, 4, 1, 1), "'a' is read as a whole image"),
     (network(L.Input(3), a=conv(4), b=(conv(4), "a"), c=(L.Concat(), "a", "b")), Tile(1, 2, 4, 4), "'c' mixes channels"),
-    (network(L.Input(4), a=conv(4, stride=2), u=L.Upsample((2, 2)), d=(conv(4, stride=2), "u"), e=(L.Add(), "d", "a")),
-     Tile(1, 4, 4, 4), None),
-    (network(L.Input(4, 8, 8), a=conv(4, stride=2), b=(max_pool(1, 1), "x"), c=(max_pool(1, 2), "b"), d=(conv(4, stride=2), "b"),
-             s=(L.Add(), "c", "d"), t=(L.Add(), "s", "a")), Tile(1, 4, 2, 2), None),
     (network(L.Input(4, 8, 1), a=L.Relu(), b=(L.Conv2d((8, 1)), "a"), c=(L.Upsample((8, 1)), "b"), d=(L.Relu(), "a"),
              e=(L.Concat(), "c", "d")), Tile(1, 5, 2, 1), "different rates"),
     (network(L.Input(3), outputs=("b",), a=conv(4), b=(conv(4), "x")), Tile(1, 4, 4, 4), "'a' is not read inside"),
 ])
-def test_tiles_that_cannot_be(graph: LayerGraph, tile: Tile, message: str | None) -> None:
+def test_tiles_that_cannot_be(graph: LayerGraph, tile: Tile, message: str) -> None:
     chain = whole_chain(graph)
-    if message is None:
-        pyramid(chain, tile)
-        return
     with pytest.raises(Infeasible, match=message):
         pyramid(chain, tile)
