@@ -33,7 +33,8 @@ class Net:
     def conv(self, name: str, channels: int, kernel: int = 3, stride: int = 1, *inputs: str, groups: int = 1) -> str:
         pad = kernel // 2
         padding = L.Padding(pad, pad, pad, pad)
-        return self(name, L.Conv2d((kernel, kernel), (stride, stride), padding=padding, out_channels=channels, groups=groups), *inputs)
+        layer = L.Conv2d((kernel, kernel), (stride, stride), padding=padding, out_channels=channels, groups=groups)
+        return self(name, layer, *inputs)
 
     def graph(self, *outputs: str) -> LayerGraph:
         plain = LayerGraph("net", self.nodes)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from fusec.errors import InputError
 from fusec.graph import layers as L
-from fusec.graph.graph import LayerGraph, Node
 from fusec.graph.simplify import simplify
 from fusec.plan.construct import construct
 from fusec.plan.cost import Nominal, cost, nominal_for, sizes_of
@@ -26,7 +25,8 @@ from tests.strategies_schedule import chains, schedules
 H200, CPU = DEVICES["h200"], generic_host()
 
 
-@given(step=st.integers(0, 9), offset=st.integers(-20, 20), extent=st.integers(0, 15), size=st.integers(1, 30), tiles=st.integers(1, 9))
+@given(step=st.integers(0, 9), offset=st.integers(-20, 20), extent=st.integers(0, 15), size=st.integers(1, 30),
+       tiles=st.integers(1, 9))
 def test_covered_counts_positions(step: int, offset: int, extent: int, size: int, tiles: int) -> None:
     expected = sum(0 <= k * step + offset + i < size for k in range(tiles) for i in range(extent))
     assert int(covered(*map(np.int64, (step, offset, extent, size, tiles)))) == expected
@@ -65,7 +65,7 @@ def brute_stage(schedule: Schedule, index: int, nominal: Nominal) -> tuple[int, 
         rows, columns = clipped(box.y, y, height), clipped(box.x, x, width)
         positions += values * len(rows) * len(columns)
         if depth:
-            products += values * depth * sum(taps(layer, L.Axis.Y, i) for i in rows) * sum(taps(layer, L.Axis.X, j) for j in columns)
+            products += values * depth * sum(taps(layer, L.Axis.Y, i) * taps(layer, L.Axis.X, j) for i in rows for j in columns)
     return positions, products
 
 
@@ -225,8 +225,9 @@ class TestNominal:
 
 
 def test_weights_count_once_per_launch_and_once_per_tile() -> None:
-    nodes = (Node("input", L.Input(6, 8, 8)), Node("conv", L.Conv2d((3, 3), padding=L.Padding(1, 1, 1, 1), out_channels=16), ("input",)))
-    graph = LayerGraph("net", nodes)
+    net = Net(6, 8, 8)
+    net.conv("conv", 16)
+    graph = net.graph()
     found = cost(construct(Chain(graph, ("conv",)), Tile(1, 8, 4, 8), H200, ()), H200, Nominal((3,)))
     once = 4 * (16 * 6 * 9 + 16)
     assert found.weight_bytes == once
