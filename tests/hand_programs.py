@@ -14,15 +14,19 @@ from fusec.runtime.program import Launch, Port, Program, Source, TensorRule, Var
 from fusec.runtime.store import Store
 
 POOL = Source("fusec_pool", (Path(__file__).parent.parent / "templates/cpu/pool.cpp").read_text(), "cpp")
+Tile = tuple[int, int, int, int]
+Parts = tuple[Program, list[Source], dict[str, np.ndarray]]
+
 SAME = ((1, 0, 1),)
 HALF = ((1, 0, 2),)
 
-# Element (n, c, y, x) of the output is EXPRESSION of `at(i)`, element (n, c, STRIDE y, STRIDE x) of input i. It takes the way over
-# scratch, which must be aligned, or the result is wrong.
+# Element (n, c, y, x) of the output is EXPRESSION of `at(i)`, element (n, c, STRIDE y, STRIDE x) of input i. It takes the way
+# over scratch, which must be aligned, or the result is wrong.
 CPP = """
 extern "C" __attribute__((visibility("default"))) void ENTRY(const float* const* inputs, float* output, const float* params,
                                                              const int* sizes, long long tile, float* scratch) {
-  const int batch = sizes[0], tiles_y = sizes[1], tiles_x = sizes[2], ih = sizes[3], iw = sizes[4], oh = sizes[5], ow = sizes[6];
+  const int batch = sizes[0], tiles_y = sizes[1], tiles_x = sizes[2];
+  const int ih = sizes[3], iw = sizes[4], oh = sizes[5], ow = sizes[6];
   const int tx = int(tile % tiles_x), ty = int(tile / tiles_x % tiles_y), groups = (CHANNELS + TC - 1) / TC;
   const int tc = int(tile / tiles_x / tiles_y % groups), tn = int(tile / tiles_x / tiles_y / groups);
   const float bad = reinterpret_cast<unsigned long>(scratch) % 64 ? 1e9f : 0.0f;
@@ -40,8 +44,8 @@ extern "C" __attribute__((visibility("default"))) void ENTRY(const float* const*
 """
 
 CUDA = """
-extern "C" __global__ void ENTRY(SIGNATURE float* output, const float* params, int batch, int tiles_y, int tiles_x, int ih, int iw,
-                                 int oh, int ow) {
+extern "C" __global__ void ENTRY(SIGNATURE float* output, const float* params, int batch, int tiles_y, int tiles_x,
+                                 int ih, int iw, int oh, int ow) {
   extern __shared__ float scratch[];
   const int tile = blockIdx.x;
   const int tx = tile % tiles_x, ty = tile / tiles_x % tiles_y, groups = (CHANNELS + TC - 1) / TC;
@@ -61,12 +65,13 @@ extern "C" __global__ void ENTRY(SIGNATURE float* output, const float* params, i
 """
 
 
-def kernel(entry: str, expression: str, channels: int, tile: tuple[int, int, int, int], inputs: int = 1, stride: int = 1,
+def kernel(entry: str, expression: str, channels: int, tile: Tile, inputs: int = 1, stride: int = 1,
            target: str = "cpu") -> Source:
     """An elementwise kernel; `expression` is C++ of `at(i)` and `params`."""
     names = [f"input{i}" for i in range(inputs)]
-    words = {"EXPRESSION": expression, "ENTRY": entry, "CHANNELS": channels, "STRIDE": stride, "TN": tile[0], "TC": tile[1],
-             "TH": tile[2], "TW": tile[3], "SIGNATURE": "".join(f"const float* {n}, " for n in names), "INPUTS": ", ".join(names)}
+    words = {"EXPRESSION": expression, "ENTRY": entry, "CHANNELS": channels, "STRIDE": stride,
+             "TN": tile[0], "TC": tile[1], "TH": tile[2], "TW": tile[3],
+             "SIGNATURE": "".join(f"const float* {n}, " for n in names), "INPUTS": ", ".join(names)}
     text = CPP if target == "cpu" else CUDA
     for word, value in words.items():
         text = text.replace(word, str(value))
@@ -77,16 +82,13 @@ def arch(target: str) -> str:
     return cpu.signature() if target == "cpu" else "sm_90"
 
 
-def launch(label: str, entry: str, inputs: tuple[str, ...], output: str, params: str, tile: tuple[int, int, int, int]) -> Launch:
+def launch(label: str, entry: str, inputs: tuple[str, ...], output: str, params: str, tile: Tile) -> Launch:
     return Launch(label, inputs, output, params, (inputs[0], output), (Variant(entry, tile, 32, tile[3]),))
 
 
-def make_program(name: str, target: str, inputs: tuple[Port, ...], outputs: tuple[Port, ...], tensors: tuple[TensorRule, ...],
-                 launches: tuple[Launch, ...]) -> Program:
+def make_program(name: str, target: str, inputs: tuple[Port, ...], outputs: tuple[Port, ...],
+                 tensors: tuple[TensorRule, ...], launches: tuple[Launch, ...]) -> Program:
     return Program(name, target, "float32", arch(target), "0.0.test", inputs, outputs, tensors, {}, launches)
-
-
-Parts = tuple[Program, list[Source], dict[str, "np.ndarray"]]
 
 
 def scale(target: str = "cpu", factor: float = 3.0) -> Parts:
@@ -99,7 +101,7 @@ def scale(target: str = "cpu", factor: float = 3.0) -> Parts:
 
 
 def chain(target: str = "cpu") -> Parts:
-    """Two inputs; m = a + b, then s = every second pixel of 2 m, t = m - a and flat output f = 7 a; outputs s, t."""
+    """Two inputs; m = a + b, then s = every second pixel of 2 m, and t = m - a; outputs s, t."""
     tile = (2, 3, 4, 8)
     program = make_program(
         "chain", target, (Port("left", "a"), Port("right", "b")), (Port("small", "s"), Port("difference", "t")),

@@ -14,6 +14,7 @@ built for another CPU is built anew from the sources.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,7 +32,7 @@ REBUILT = "lib/rebuilt"  # what a foreign CPU or GPU made necessary; not in the 
 MAX_MANIFEST = 64 << 20
 
 
-def load(directory: str | Path, *, threads: int | None = None, compiler: str | None = None) -> Model:
+def load(directory: str | os.PathLike[str], *, threads: int | None = None, compiler: str | None = None) -> Model:
     """Load a generated model.
 
     Parameters
@@ -66,7 +67,7 @@ def load(directory: str | Path, *, threads: int | None = None, compiler: str | N
     return build.assemble(program, sources, binaries, packed, store=store, threads=threads)
 
 
-def describe(directory: str | Path) -> str:
+def describe(directory: str | os.PathLike[str]) -> str:
     """What the model computes, in a few lines: the docstring of the directory as a Python package."""
     program = Program.from_json(read_manifest(Path(directory))["program"])
     lines = [f"The network {program.name!r}, compiled by fusec {program.version} for {program.target} ({program.arch}).", "",

@@ -128,8 +128,8 @@ def build(source: Source, compiler: Compiler) -> bytes:
         path = folder / source.filename
         path.write_text(source.text, encoding="utf-8")
         library = folder / f"{source.entry}.so"
-        result = subprocess.run([*compiler.command, *compiler.flags, "-o", str(library), str(path)], capture_output=True, text=True,
-                                errors="replace", check=False, stdin=subprocess.DEVNULL, cwd=folder)
+        result = subprocess.run([*compiler.command, *compiler.flags, "-o", str(library), str(path)], capture_output=True,
+                                text=True, errors="replace", check=False, stdin=subprocess.DEVNULL, cwd=folder)
         if result.returncode == 0:
             return library.read_bytes()
         rejected = re.search(rf"{re.escape(source.filename)}:\d+(:\d+)?: (fatal )?error", result.stderr) is not None

@@ -51,7 +51,7 @@ def __dir__():
 INNER_INIT = '"""The part of fusec that runs this model."""\n'
 
 
-def save(directory: str | Path, program: Program, sources: Sequence[Source], binaries: Mapping[str, Path],
+def save(directory: str | os.PathLike[str], program: Program, sources: Sequence[Source], binaries: Mapping[str, Path],
          weights: Mapping[str, Floats], plan: str) -> Path:
     """Write a generated model.
 
@@ -74,7 +74,7 @@ def save(directory: str | Path, program: Program, sources: Sequence[Source], bin
         It cannot be written (no room, no permission); what was there before is untouched.
     """
     target = Path(directory).resolve()
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    draft = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:
         _may_replace(target)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,13 +89,11 @@ def save(directory: str | Path, program: Program, sources: Sequence[Source], bin
 
 
 def _may_replace(target: Path) -> None:
-    if not target.name or not target.exists():
-        if target.name:
-            return
-        raise InputError("is no place for a model", where=str(target))
+    if not target.exists():
+        return
     if not target.is_dir():
         raise InputError("there is a file of this name", where=str(target), hint="choose another directory")
-    if not any(target.iterdir()):
+    if not any(target.iterdir()) and target.name:
         return
     try:
         manifest = read_manifest(target)

@@ -69,16 +69,18 @@ class Store:
 
         Errors of `build` pass through; MissingError when not even a temporary folder can be written.
         """
-        build = functools.cache(build)  # what cannot be kept here is kept elsewhere, not built twice
         path = self.folder / f"{key}{suffix}"
         if whole(path):
             return path
+        if self._fallback and whole(Path(self._fallback.name) / path.name):
+            return Path(self._fallback.name) / path.name
+        once = functools.cache(build)  # what cannot be kept here is kept elsewhere, not built twice
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock(path):
-                return path if whole(path) else _keep(path, build())
+                return path if whole(path) else _keep(path, once())
         except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
-            return self._get_temporary(path.name, error, build)
+            return self._get_temporary(path.name, error, once)
 
     def _lock(self, path: Path) -> contextlib.AbstractContextManager[object]:
         """Held while `path` is built, so that two processes do not both build it; without it they would, harmlessly."""
