@@ -73,7 +73,10 @@ def possible(chain: Chain, tile: Tile) -> bool:
 
 @st.composite
 def tiles(draw: st.DrawFn, chain: Chain) -> Tile:
-    """A tile the chain can be computed by: spatial extents up to 12 or covering, multiples of the granularity, any channels."""
+    """A tile the chain can be computed by: spatial extents up to 12 or covering, multiples of the granularity.
+
+    Its channels are all, or a divisor of all where the chain allows it.
+    """
     full = covering(chain)
     images = draw(st.integers(1, 4), label="images")
     extents = []

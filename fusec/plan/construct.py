@@ -28,7 +28,8 @@ def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str])
     Raises
     ------
     Infeasible
-        The pyramid's reasons, or a staged input of which a tile needs a whole image of open size.
+        The pyramid's reasons, channels that the tile's do not divide, or a staged input of which a tile needs a whole image
+        of open size.
     """
     channels = chain.shapes[chain.output].channels
     if channels % tile.channels:

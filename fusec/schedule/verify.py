@@ -75,6 +75,7 @@ def _check_tile(schedule: Schedule) -> None:
     extents = (tile.channels, tile.height, tile.width)
     _require(tile.images >= 1 and all(1 <= e <= MAX_EXTENT for e in extents) and tile.channels <= shape.channels,
              f"{schedule.chain}: tile {tile} is not within 1 and the output's {shape}")
+    _require(shape.channels % tile.channels == 0, f"{schedule.chain}: tile {tile} does not divide {shape.channels} channels")
     _require(bool(schedule.stages), f"{schedule.chain}: no stages")
     written = schedule.stages[-1].footprint
     for name, extent, size in zip(AXES, extents, (shape.channels, shape.height, shape.width), strict=True):

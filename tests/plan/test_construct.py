@@ -103,3 +103,10 @@ def test_a_whole_image_of_open_size_cannot_be_staged() -> None:
     with pytest.raises(Infeasible, match="'x' is read as a whole image of open size"):
         schedule_of(graph, 1, 1)
     verify(schedule_of(graph, 1, 1, staged=()))
+
+
+def test_a_channel_tile_divides_the_channels() -> None:
+    graph = network(L.Input(4), a=conv(6))
+    verify(schedule_of(graph, 4, 4, channels=3))
+    with pytest.raises(Infeasible, match="4 channels does not divide the 6 of 'a'"):
+        schedule_of(graph, 4, 4, channels=4)
