@@ -16,6 +16,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from fusec.errors import InputError
 from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph, Node
 from fusec.graph.shapes import size_rule
@@ -51,7 +52,11 @@ def _finished(b: Builder, pinned: bool, many: bool) -> LayerGraph:
         keep_height = b.chance(4)
         nodes = [Node(n.name, L.Input(n.layer.channels, n.layer.height if keep_height else None))
                  if isinstance(n.layer, L.Input) else n for n in nodes]
-    graph = LayerGraph("random", nodes)
+    try:
+        graph = LayerGraph("random", nodes)
+    except InputError:  # a global pool was joined to a tensor that is one pixel large at this size only: it stays as built
+        nodes = b.nodes
+        graph = LayerGraph("random", nodes)
     read = {i for n in nodes for i in n.inputs}
     ends = [n.name for n in graph.layers if n.name not in read] if many else [nodes[-1].name]
     if many and b.chance(3):
