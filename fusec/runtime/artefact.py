@@ -13,6 +13,7 @@ built for another CPU is built anew from the sources.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -60,6 +61,7 @@ def load(directory: str | os.PathLike[str], *, threads: int | None = None, compi
         store = Store(folder / REBUILT)
         if program.target == "cpu" and program.arch != cpu.signature():
             binaries = _rebuild(folder, program, sources, store, compiler)
+            program = dataclasses.replace(program, arch=cpu.signature())
         else:
             binaries = {entry: _checked(folder, manifest, kernel["binary"]) for entry, kernel in manifest["kernels"].items()}
     except (KeyError, TypeError, AttributeError) as error:

@@ -99,8 +99,8 @@ def assemble(program: Program, sources: Sequence[Source], binaries: Mapping[str,
     def rebuild(arch: str) -> Mapping[str, Path]:
         return build("cuda", arch, sources, store)
     if program.target == "cuda":
-        return Model(program, cuda.CudaEngine(program, binaries, weights, rebuild), sources, binaries, weights)
-    return Model(program, CpuEngine(program, binaries, weights, threads), sources, binaries, weights)
+        return Model(program, cuda.CudaEngine(program, binaries, weights, rebuild), sources, binaries, weights, store)
+    return Model(program, CpuEngine(program, binaries, weights, threads), sources, binaries, weights, store)
 
 
 def _check(program: Program, sources: Sequence[Source], weights: Mapping[str, Floats]) -> None:

@@ -26,6 +26,7 @@ POOL = "fusec_pool"  # entry of the source of the thread pool
 RUN = "fusec_pool_run"
 WORDS = 7  # of a launch: entry, inputs, output, params, sizes, tiles, scratch
 OUTPUT = 2  # word of a launch
+QUOTAS = (("/sys/fs/cgroup/cpu.max",), ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
 
 T = TypeVar("T")
 
@@ -33,11 +34,14 @@ T = TypeVar("T")
 def usable_threads() -> int:
     """Processors this process may use: its affinity mask, and the quota of its control group, where there is one."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
-        return max(1, min(count, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file, or "max": no quota
-        return count
+    for files in QUOTAS:
+        try:
+            quota, period = (int(word) for file in files for word in Path(file).read_text("ascii").split())
+        except (OSError, ValueError):  # no such file, or "max": no quota
+            continue
+        if quota > 0 and period > 0:
+            count = min(count, max(1, round(quota / period)))
+    return count
 
 
 class CpuEngine:

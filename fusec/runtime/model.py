@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import InputError, Problem, nearest
 from .engine import Engine, Runner
 from .program import Port, Program, Source
+from .store import Store
 from .weights import Floats
 from .workload import Workload, arrange
 
@@ -33,12 +34,13 @@ class Model:
     """
 
     def __init__(self, program: Program, engine: Engine, sources: Sequence[Source], binaries: Mapping[str, Path],
-                 weights: Mapping[str, Floats]) -> None:
+                 weights: Mapping[str, Floats], store: Store | None = None) -> None:
         self.program = program
         self.engine = engine
         self.sources = tuple(sources)
         self.binaries = dict(binaries)
         self.weights = dict(weights)
+        self._store = store  # when its folder is a temporary one, the binaries stay as long as it does
         self._channels = {rule.name: rule.channels for rule in program.tensors}
         self._made = {launch.output for launch in program.launches}
         self._runner = functools.lru_cache(REMEMBERED)(self._prepare)

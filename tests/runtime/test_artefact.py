@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import shutil
 import subprocess
@@ -165,7 +166,9 @@ def test_built_anew_on_another_cpu_and_only_once(saved: Path, monkeypatch: pytes
     result = run_alone(saved.parent, code)
     assert (result.stdout, result.stderr) == ("6.0\n", "")
     monkeypatch.setattr(cpu, "build", lambda *a, **k: pytest.fail("built again"))
-    assert np.array_equal(load(saved)(X), 3 * X)
+    model = load(saved)
+    assert np.array_equal(model(X), 3 * X)
+    assert model.program.arch == cpu.signature()  # or a copy of it would be taken for one of the other CPU
 
 
 def test_another_cpu_and_no_compiler(saved: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -194,6 +197,14 @@ def test_an_empty_directory_and_a_rebuilt_model_may_be_used(model: Model, saved:
     load(saved)
     shutil.copytree(saved / "_fusec", saved / "__pycache__")
     assert np.array_equal(load(save_model(model, saved))(X), 3 * X)
+
+
+def test_a_model_that_no_cache_could_keep_is_saved_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.warns(RuntimeWarning, match="cannot keep"):
+        model = linked(scale(), tmp_path / "cache")
+    gc.collect()
+    assert np.array_equal(load(save_model(model, tmp_path / "model"))(X), 3 * X)
 
 
 def test_nothing_else_is_overwritten(model: Model, saved: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from fusec.errors import InputError, InternalError
+from fusec.runtime import cpu_engine
 from fusec.runtime.model import Model
 from fusec.runtime.program import Port, Program, TensorRule, Variant
 from tests.hand_programs import HALF, Parts, chain, chain_reference, kernel, launch, linked, make_program, pool, scale
@@ -315,6 +316,16 @@ def test_sizes_beyond_32_bits_are_refused_before_anything_is_allocated() -> None
         arrange(grown, 1, ((1 << 20, 4),))
 
 
-def test_threads_default_to_what_the_process_may_use() -> None:
-    from fusec.runtime.cpu_engine import usable_threads
-    assert 1 <= usable_threads() <= (os.cpu_count() or 1)
+def test_threads_default_to_what_the_process_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= cpu_engine.usable_threads() <= (os.cpu_count() or 1)
+    monkeypatch.setattr(cpu_engine.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    for text, expected in (("max 100000", 8), ("250000 100000", 2), ("20000 100000", 1), ("9900000 100000", 8), ("junk", 8)):
+        (tmp_path / "cpu.max").write_text(text)
+        monkeypatch.setattr(cpu_engine, "QUOTAS", ((str(tmp_path / "cpu.max"),), (str(tmp_path / "none"),) * 2))
+        assert cpu_engine.usable_threads() == expected
+    (tmp_path / "quota").write_text("-1\n")
+    (tmp_path / "period").write_text("100000\n")
+    monkeypatch.setattr(cpu_engine, "QUOTAS", ((str(tmp_path / "quota"), str(tmp_path / "period")),))
+    assert cpu_engine.usable_threads() == 8
+    (tmp_path / "quota").write_text("300000\n")
+    assert cpu_engine.usable_threads() == 3
