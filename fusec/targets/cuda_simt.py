@@ -11,17 +11,20 @@ from math import gcd
 import numpy as np
 
 from fusec.graph import layers as L
-from fusec.schedule.ir import Buffer, Schedule, Space, Stage
+from fusec.schedule.ir import Buffer, Read, Schedule, Space, Stage
 from fusec.targets import geometry as G
 from fusec.targets.base import Call, MappedKernel
 from fusec.targets.blocking import Block, Work, choose
 from fusec.targets.device import Device
 from fusec.targets.mapper import FloatArray, Mapper
 
-_LIBRARIES = {"conv2d": "conv2d.cuh", "conv_transpose2d": "conv_transpose2d.cuh", "max_pool2d": "pool.cuh",
+_LIBRARIES = {"conv2d": "conv2d.cuh", "dense": "dense.cuh", "conv_transpose2d": "conv_transpose2d.cuh", "max_pool2d": "pool.cuh",
               "avg_pool2d": "pool.cuh", "global_avg_pool2d": "reduce.cuh", "softmax": "reduce.cuh", "copy": "pointwise.cuh",
               "concat": "pointwise.cuh", "add": "pointwise.cuh", "mul": "pointwise.cuh", "upsample": "pointwise.cuh",
               "depth_to_space": "pointwise.cuh", "flatten": "pointwise.cuh", "local_response_norm": "pointwise.cuh"}
+
+
+DENSE_DEPTH = 64  # products per output from which on a linear layer's sum is shared among a warp
 
 
 def map_schedule(schedule: Schedule, device: Device, *, small_grid: bool = False) -> MappedKernel:
@@ -33,7 +36,8 @@ def map_schedule(schedule: Schedule, device: Device, *, small_grid: bool = False
         Whether the grid will not fill the device, so that a block has a multiprocessor to itself.
     """
     mapper = _CudaMapper(schedule, device)
-    works = {s: mapper.work(s) for s in schedule.stages if s.node is not None and isinstance(s.node.layer, L.Conv2d)}
+    works = {s: mapper.work(s) for s in schedule.stages
+             if s.node is not None and isinstance(s.node.layer, L.Conv2d) and not mapper.is_dense(s)}
     positions = max((s.writes.images * s.footprint.elements for s in schedule.stages if s not in works), default=32)
     blocking = choose(tuple(works.values()), scratch_bytes=4 * schedule.scratch_elements,
                       scratch_per_core=device.scratch_per_core, registers=device.registers_per_core,
@@ -68,8 +72,41 @@ class _CudaMapper(Mapper):
         return Work(stage.writes.images, r.channels, gcd(layer.out_channels // layer.groups, r.channels), r.rows, r.columns,
                     self.input_channels(stage) // layer.groups, y.size, x.size, x.stride, x.dilation)
 
+    def is_dense(self, stage: Stage) -> bool:
+        """Whether a convolution is a linear layer large enough to share each sum among a warp. A property of the layer alone,
+        so that every schedule adds in the same order."""
+        assert stage.node is not None
+        layer, shape = stage.node.layer, self.shape(stage.writes)
+        assert isinstance(layer, L.Conv2d)
+        depth = self.input_channels(stage) * layer.kernel[0] * layer.kernel[1]
+        return (shape.height, shape.width, layer.groups) == (1, 1, 1) and depth >= DENSE_DEPTH and not layer.padding
+
+    def _dense(self, index: int, stage: Stage, layer: L.Conv2d) -> Call:
+        assert stage.node is not None
+        read, params = stage.reads[0], stage.node.params
+        depth = self.input_channels(stage) * layer.kernel[0] * layer.kernel[1]
+        pitch = -(-depth // 128) * 128
+
+        def packed() -> FloatArray:  # (output channel, input channel x kernel row x kernel column)
+            return np.pad(np.asarray(params["weight"], np.float32).reshape(layer.out_channels, depth), ((0, 0), (0, pitch - depth)))
+
+        images = max(n for n in (1, 2, 4) if stage.writes.images % n == 0)
+        channels = 16 // images if (stage.footprint.c.extent or 1) >= 16 // images else 4
+        numbers = G.window_numbers(stage, read) | {
+            "BLOCK_C": min(channels, 8), "BLOCK_N": images, "DEPTH": depth, "WEIGHTS": self.packer.add(layer.out_channels * pitch, packed),
+            "WEIGHT_PITCH": pitch, "BIAS": self._bias_offset(stage), "UNROLL": min(4, pitch // 128),
+            "FLAT": str(_flat(read, layer)).lower()}
+        return self.call(index, stage, "dense", numbers, (self.read(stage),))
+
+    def _bias_offset(self, stage: Stage) -> int:
+        bias = self.bias(stage)
+        return -1 if bias is None else bias
+
     def conv(self, index: int, stage: Stage) -> Call:
         assert stage.node is not None
+        if self.is_dense(stage):
+            assert isinstance(stage.node.layer, L.Conv2d)
+            return self._dense(index, stage, stage.node.layer)
         layer, block, work = stage.node.layer, self.blocks[stage], self.work(stage)
         assert isinstance(layer, L.Conv2d)
         pitch = -(-layer.out_channels // 4) * 4
@@ -105,9 +142,16 @@ class _CudaMapper(Mapper):
         return self.call(index, stage, "conv_transpose2d", numbers, (self.read(stage),))
 
     def _grouping(self, stage: Stage, layer: L.Conv2d | L.ConvTranspose2d) -> G.Numbers:
-        bias = self.bias(stage)
         return {"GROUP_IN": self.input_channels(stage) // layer.groups, "GROUP_OUT": layer.out_channels // layer.groups,
-                "BIAS": -1 if bias is None else bias}
+                "BIAS": self._bias_offset(stage)}
+
+
+def _flat(read: Read, layer: L.Conv2d) -> bool:
+    """Whether the values a linear layer reads lie one after another in scratch, at multiples of 16 bytes."""
+    b, box = read.buffer, read.buffer.footprint
+    dense = (b.column_pitch, b.row_pitch, b.channel_pitch) == (1, layer.kernel[1], layer.kernel[0] * layer.kernel[1])
+    return (b.space is Space.SCRATCH and dense and layer.dilation == (1, 1) and box == read.footprint
+            and b.offset % 4 == 0 and b.image_pitch % 4 == 0)
 
 
 def _unroll(work: Work, block: Block) -> int:

@@ -1,0 +1,77 @@
+// Convolution with a single output position (a linear layer): a warp computes BLOCK_C channels x BLOCK_N images. Lane l takes
+// products 4 l .. 4 l + 3 of every 128, in order; the lanes' sums meet in a butterfly and the bias comes last. The sum of one
+// output is the same whatever the blocks.
+
+// Sums of COUNT values (a power of two) over the warp; afterwards lane l holds value l * COUNT / 32.
+template <int COUNT>
+__device__ __forceinline__ float warp_sums(float (&v)[COUNT], int lane) {
+  int step = 16;
+#pragma unroll
+  for (int count = COUNT; count > 1; count /= 2, step /= 2) {
+    const bool upper = lane & step;
+#pragma unroll
+    for (int i = 0; i < count / 2; ++i) {
+      const float kept = upper ? v[i + count / 2] : v[i], sent = upper ? v[i] : v[i + count / 2];
+      v[i] = kept + __shfl_xor_sync(0xffffffffu, sent, step);
+    }
+  }
+#pragma unroll
+  for (; step > 0; step /= 2) v[0] += __shfl_xor_sync(0xffffffffu, v[0], step);
+  return v[0];
+}
+
+// Input values k .. k + 3 of one image; zero past the last.
+template <class S, class In>
+__device__ __forceinline__ float4 dense_values(const In& in, int n, int k) {
+  if constexpr (S::FLAT) {
+    if (k >= S::DEPTH) return float4{0.0f, 0.0f, 0.0f, 0.0f};
+    return *reinterpret_cast<const float4*>(in.data + in.index(n, -in.c0, S::OFFSET_Y, S::OFFSET_X) + k);
+  } else {
+    float v[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int tap = (k + j) % (S::KERNEL_Y * S::KERNEL_X), channel = (k + j) / (S::KERNEL_Y * S::KERNEL_X) - in.c0;
+      v[j] = k + j < S::DEPTH ? in.at(n, channel, tap / S::KERNEL_X * S::DILATION_Y + S::OFFSET_Y,
+                                      tap % S::KERNEL_X * S::DILATION_X + S::OFFSET_X)
+                              : 0.0f;
+    }
+    return float4{v[0], v[1], v[2], v[3]};
+  }
+}
+
+template <class S, class Out, class In>
+__device__ __forceinline__ void dense(const Out& out, const float* __restrict__ params, const In& in) {
+  constexpr int C_BLOCKS = (S::CHANNELS + S::BLOCK_C - 1) / S::BLOCK_C, SUMS = S::BLOCK_C * S::BLOCK_N;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll 1
+  for (int item = warp; item < C_BLOCKS * (S::IMAGES / S::BLOCK_N); item += blockDim.x / 32) {
+    const int c = item % C_BLOCKS * S::BLOCK_C, n = item / C_BLOCKS * S::BLOCK_N;
+    float sum[SUMS];
+#pragma unroll
+    for (int i = 0; i < SUMS; ++i) sum[i] = 0.0f;
+#pragma unroll S::UNROLL
+    for (int k = lane * 4; k < S::WEIGHT_PITCH; k += 128) {
+      float4 w[S::BLOCK_C];
+#pragma unroll
+      for (int i = 0; i < S::BLOCK_C; ++i) {
+        const int channel = out.c0 + (c + i < S::CHANNELS ? c + i : S::CHANNELS - 1);
+        w[i] = __ldg(reinterpret_cast<const float4*>(params + S::WEIGHTS + channel * (long long)S::WEIGHT_PITCH + k));
+      }
+#pragma unroll
+      for (int image = 0; image < S::BLOCK_N; ++image) {
+        const float4 v = dense_values<S>(in, n + image, k);
+#pragma unroll
+        for (int i = 0; i < S::BLOCK_C; ++i) {
+          float& s = sum[image * S::BLOCK_C + i];
+          s = fmaf(v.w, w[i].w, fmaf(v.z, w[i].z, fmaf(v.y, w[i].y, fmaf(v.x, w[i].x, s))));
+        }
+      }
+    }
+    float v = warp_sums(sum, lane);
+    const int place = lane * SUMS / 32, image = n + place / S::BLOCK_C, channel = c + place % S::BLOCK_C;
+    if (lane % (32 / SUMS) == 0 && channel < S::CHANNELS) {
+      if (S::BIAS >= 0) v += __ldg(params + S::BIAS + out.c0 + channel);
+      out.template store<S::INSIDE>(image, channel, 0, 0, S::epilogue(v, out.c0 + channel, params));
+    }
+  }
+}
