@@ -9,11 +9,13 @@ from __future__ import annotations
 from os import PathLike
 from typing import TYPE_CHECKING
 
+from fusec.version import VERSION
+
 if TYPE_CHECKING:
     from fusec.graph.graph import LayerGraph
     from fusec.runtime.model import Model
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["compile", "load"]
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fusec import __version__, debug
+from fusec import debug
 from fusec.emit.environment import pool_source
 from fusec.emit.render import render
 from fusec.errors import InputError, InternalError, nearest
@@ -48,6 +48,7 @@ from fusec.schedule.verify import verify
 from fusec.targets import cpu, cuda_simt
 from fusec.targets.base import MappedKernel
 from fusec.targets.device import Device, device_for_arch, host
+from fusec.version import VERSION
 
 Shape4 = tuple[int, int, int, int]
 
@@ -188,7 +189,7 @@ def _program(planned: Plan, launches: tuple[Launch, ...]) -> Program:
     between = {p.chain.output for p in planned.chains} - set(graph.outputs)
     return Program(
         name=graph.name, target=planned.device.target, dtype="float32",
-        arch=cpu_runtime.signature() if planned.device.target == "cpu" else planned.device.arch, version=__version__,
+        arch=cpu_runtime.signature() if planned.device.target == "cpu" else planned.device.arch, version=VERSION,
         inputs=tuple(Port(n.name, n.name) for n in graph.inputs),
         outputs=tuple(Port(name, tensor, _flat(planned.original, name)) for name, tensor in names.items()),
         tensors=tuple(_tensor_rule(graph, n.name) for n in graph.nodes),
@@ -208,8 +209,8 @@ def _flat(graph: LayerGraph, name: str) -> bool:
 def _tensor_rule(graph: LayerGraph, name: str) -> TensorRule:
     node, shape = graph[name], graph.shapes[name]
     if isinstance(node.layer, L.Input):
-        height, width = (() if v is None else ((0, v, 1),) for v in (shape.height, shape.width))
-        return TensorRule(name, shape.channels, None, height, width)
+        fixed = [() if v is None else ((0, v, 1),) for v in (shape.height, shape.width)]
+        return TensorRule(name, shape.channels, None, fixed[0], fixed[1])
     height, width = (size_rule(node.layer, a).terms for a in L.Axis)
     return TensorRule(name, shape.channels, node.inputs[0], height, width, node.inputs[1:])
 

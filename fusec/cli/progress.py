@@ -29,7 +29,7 @@ class Progress:
         self._terminal = self._stream.isatty()
         self._guard = threading.RLock()
         self._text, self._done, self._total = "", 0, 0
-        self._showing = False
+        self._showing = self._over = False
         self._last = 0.0  # when a line was printed
         self._bar: Any = None
         self._timer = threading.Timer(DELAY, self._begin)
@@ -42,7 +42,7 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._timer.cancel()
         with self._guard:
-            self._showing = False
+            self._showing, self._over = False, True
             if self._bar is not None:
                 self._bar.stop()
                 self._bar = None
@@ -61,7 +61,7 @@ class Progress:
 
     def _begin(self) -> None:
         with self._guard, contextlib.suppress(OSError, ValueError):  # the stream may be closed by now
-            if self._timer.finished.is_set() and not self._text:
+            if self._over:
                 return
             if self._terminal:
                 self._bar = _bar()

@@ -11,8 +11,7 @@ from pathlib import Path
 import jinja2
 
 from fusec.errors import InternalError
-from fusec.runtime.cpu_engine import POOL
-from fusec.runtime.program import Source
+from fusec.runtime.program import POOL, Source
 
 
 @cache

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 
-from fusec import __version__
 from fusec.emit.environment import environment, library
 from fusec.runtime.program import Source
 from fusec.targets.base import MappedKernel
+from fusec.version import VERSION
 
 _TEMPLATE = {"cuda": ("cuda/kernel.cu.j2", "cuda/lib/", "cuda"), "cpu": ("cpu/kernel.cpp.j2", "cpu/lib/", "cpp")}
 
@@ -21,7 +21,7 @@ def render(kernel: MappedKernel) -> Source:
     template, folder, language = _TEMPLATE[kernel.device.target]
     tile = kernel.schedule.tile
     values = {
-        "version": __version__, "device": kernel.device.arch, "stages": len(kernel.schedule.stages), "tile": str(tile),
+        "version": VERSION, "device": kernel.device.arch, "stages": len(kernel.schedule.stages), "tile": str(tile),
         "threads": kernel.threads, "blocks_per_core": kernel.blocks_per_core, "scratch_bytes": 4 * kernel.scratch,
         "library": "\n\n".join(library(folder + f) for f in kernel.libraries), "calls": kernel.calls,
         "signature": _signature(kernel), "inputs": [(name, i) for i, name in enumerate(kernel.inputs)],

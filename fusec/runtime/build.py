@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ..errors import InternalError
 from . import cpu, cuda
-from .cpu_engine import POOL, CpuEngine, usable_threads
+from .cpu_engine import CpuEngine, usable_threads
 from .model import Model
-from .program import Program, Source
+from .program import POOL, Program, Source
 from .store import Store, digest
 from .weights import Floats
 

@@ -18,11 +18,10 @@ import numpy as np
 
 from ..errors import InternalError, MissingError
 from . import interop
-from .program import Program
+from .program import POOL, Program
 from .weights import Floats, aligned, empty_aligned
 from .workload import Workload
 
-POOL = "fusec_pool"  # entry of the source of the thread pool
 RUN = "fusec_pool_run"
 WORDS = 7  # of a launch: entry, inputs, output, params, sizes, tiles, scratch
 OUTPUT = 2  # word of a launch

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import InputError
 
+POOL = "fusec_pool"  # entry of the source of the CPU's thread pool
 FORMAT = 1  # of the manifest; raised when a reader of the old one would misunderstand the new
 
 Terms = tuple[tuple[int, int, int], ...]  # least of floor((multiply * n + add) / divide), see fusec.graph.shapes.SizeRule

@@ -3,21 +3,22 @@
 // output is the same whatever the blocks.
 
 // Sums of COUNT values (a power of two) over the warp; afterwards lane l holds value l * COUNT / 32.
-template <int COUNT>
-__device__ __forceinline__ float warp_sums(float (&v)[COUNT], int lane) {
-  int step = 16;
+template <int COUNT, int STEP, int SIZE>
+__device__ __forceinline__ float warp_sums(float (&v)[SIZE], int lane) {
+  if constexpr (STEP == 0) {
+    return v[0];
+  } else if constexpr (COUNT == 1) {
+    v[0] += __shfl_xor_sync(0xffffffffu, v[0], STEP);
+    return warp_sums<1, STEP / 2>(v, lane);
+  } else {
+    const bool upper = lane & STEP;
 #pragma unroll
-  for (int count = COUNT; count > 1; count /= 2, step /= 2) {
-    const bool upper = lane & step;
-#pragma unroll
-    for (int i = 0; i < count / 2; ++i) {
-      const float kept = upper ? v[i + count / 2] : v[i], sent = upper ? v[i] : v[i + count / 2];
-      v[i] = kept + __shfl_xor_sync(0xffffffffu, sent, step);
+    for (int i = 0; i < COUNT / 2; ++i) {
+      const float kept = upper ? v[i + COUNT / 2] : v[i], sent = upper ? v[i] : v[i + COUNT / 2];
+      v[i] = kept + __shfl_xor_sync(0xffffffffu, sent, STEP);
     }
+    return warp_sums<COUNT / 2, STEP / 2>(v, lane);
   }
-#pragma unroll
-  for (; step > 0; step /= 2) v[0] += __shfl_xor_sync(0xffffffffu, v[0], step);
-  return v[0];
 }
 
 // Input values k .. k + 3 of one image; zero past the last.
@@ -67,7 +68,7 @@ __device__ __forceinline__ void dense(const Out& out, const float* __restrict__ 
         }
       }
     }
-    float v = warp_sums(sum, lane);
+    float v = warp_sums<SUMS, 16>(sum, lane);
     const int place = lane * SUMS / 32, image = n + place / S::BLOCK_C, channel = c + place % S::BLOCK_C;
     if (lane % (32 / SUMS) == 0 && channel < S::CHANNELS) {
       if (S::BIAS >= 0) v += __ldg(params + S::BIAS + out.c0 + channel);

@@ -1,0 +1,68 @@
+"""From what a user calls a network to a graph, and to arrays to run it on.
+
+In: NET, --weights, --random-weights, --batch, --shape. Out: a `LayerGraph` with the weights a command needs, and seeded inputs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusec import pipeline
+from fusec.cli.options import Shape4
+from fusec.cli.output import note
+from fusec.errors import InputError
+from fusec.graph.graph import LayerGraph
+from fusec.graph.locate import find_graph
+from fusec.graph.read_yaml import read_description
+from fusec.graph.shapes import Shape
+from fusec.graph.weights import attach, check_size, weight_shapes
+from fusec.plan.cost import Nominal, nominal_for
+
+SEED = 0  # of weights nobody asked for, and of inputs
+
+Floats = NDArray[np.float32]
+
+
+def read_any(network: str, weights: Path | None, random_weights: int | None) -> tuple[LayerGraph, int | None]:
+    """The network, with random weights, and a note, where it has none; the seed where they are random."""
+    if weights is None and random_weights is None:
+        description = read_description(find_graph(network))
+        if description.weights is None and weight_shapes(description.graph):
+            note(f"{network} has no weights: random ones of seed {SEED} are used")
+            random_weights = SEED
+    return pipeline.read(network, weights=weights, random_weights=random_weights), random_weights
+
+
+def read_blank(network: str) -> LayerGraph:
+    """The network with weights of zero, which costs nothing however large it is: a plan does not depend on them."""
+    graph = read_description(find_graph(network)).graph
+    check_size(graph)
+    return attach(graph, {key: np.zeros(shape, np.float32) for key, shape in weight_shapes(graph).items()})
+
+
+def sizes_to_run(graph: LayerGraph, batch: int | None, shape: Shape4 | None, nominal: Nominal) -> Nominal:
+    """The batch and image size of a run: as asked, else those of `nominal`; InputError when the network cannot take them."""
+    if shape is not None:
+        return nominal_for(graph, shape)
+    return nominal.at(batch or nominal.batch)
+
+
+def random_inputs(graph: LayerGraph, sizes: Nominal) -> dict[str, Floats]:
+    """An array (batch, channels, height, width) of values from 0 to 1 for every input, the same in every run."""
+    generator = np.random.default_rng(SEED)
+    arrays = {}
+    for node in graph.inputs:
+        shape = _image(graph.shapes[node.name], sizes)
+        try:
+            arrays[node.name] = generator.random((sizes.batch, *shape), np.float32)
+        except (MemoryError, ValueError):
+            raise InputError(f"an input of {sizes.batch}x{'x'.join(map(str, shape))} does not fit into memory", node.name,
+                             "give a smaller batch or shape") from None
+    return arrays
+
+
+def _image(shape: Shape, sizes: Nominal) -> tuple[int, int, int]:
+    return shape.channels, shape.height or sizes.height or 1, shape.width or sizes.width or 1
