@@ -1,12 +1,12 @@
-// Pooling, channels innermost. Windows of max pooling are clipped to the image; averages divide by the positions that count.
+// Pooling, channels innermost. Windows of max pooling are clipped to the image; averages divide by the taps that count.
 struct Span {
   int from, to;
 };
-// Taps k in [from, to) of a window that starts at `start` (in the image) and lie inside it.
-INLINE Span taps_inside(int start, int kernel, int dilation, int size) {
-  const int from = start < 0 ? (-start + dilation - 1) / dilation : 0;
-  const int to = start < size ? (size - start + dilation - 1) / dilation : 0;
-  return Span{from, least(kernel, to)};
+// Taps k in [from, to) of a window that starts at `start` lie in [low, high).
+INLINE Span taps_within(int start, int kernel, int dilation, int low, int high) {
+  const int from = start < low ? (low - start + dilation - 1) / dilation : 0;
+  const int to = start < high ? (high - start + dilation - 1) / dilation : 0;
+  return Span{from, most(from, least(kernel, to))};
 }
 
 template <class S, class Out, class In>
@@ -17,10 +17,10 @@ INLINE void max_pool2d(const Out& out, const float* __restrict__ params, const I
   for (int n = 0; n < r.images; ++n)
     for (int y = r.top; y < r.bottom; ++y) {
       const int row = y * S::STRIDE_Y + S::OFFSET_Y;
-      const Span rows = taps_inside(in.y0 + row, S::KERNEL_Y, S::DILATION_Y, in.height);
+      const Span rows = taps_within(in.y0 + row, S::KERNEL_Y, S::DILATION_Y, 0, in.height);
       for (int x = r.left; x < r.right; ++x) {
         const int column = x * S::STRIDE_X + S::OFFSET_X;
-        const Span columns = taps_inside(in.x0 + column, S::KERNEL_X, S::DILATION_X, in.width);
+        const Span columns = taps_within(in.x0 + column, S::KERNEL_X, S::DILATION_X, 0, in.width);
         for (int c = 0; c < S::CHANNELS; ++c) best[c] = -infinity();
         for (int ky = rows.from; ky < rows.to; ++ky)
           for (int kx = columns.from; kx < columns.to; ++kx)
@@ -33,13 +33,7 @@ INLINE void max_pool2d(const Out& out, const float* __restrict__ params, const I
     }
 }
 
-// Length of the part of the window from `start` that counts: inside the padded image, or inside the image alone; at least 0.
-template <bool PADDING_COUNTS>
-INLINE int counted(int start, int kernel, int after, int size) {
-  const int end = least(start + kernel, size + after);
-  return most(0, PADDING_COUNTS ? end - start : least(end, size) - most(start, 0));
-}
-
+// Averages divide by the taps inside the padded image, or inside the image alone.
 template <class S, class Out, class In>
 INLINE void avg_pool2d(const Out& out, const float* __restrict__ params, const In& in) {
   const Region r = clip_region<S>(out);
@@ -52,9 +46,13 @@ INLINE void avg_pool2d(const Out& out, const float* __restrict__ params, const I
         for (int c = 0; c < S::CHANNELS; ++c) sum[c] = 0.0f;
         for (int ky = 0; ky < S::KERNEL_Y; ++ky)
           for (int kx = 0; kx < S::KERNEL_X; ++kx)
-            for (int c = 0; c < S::CHANNELS; ++c) sum[c] += in.at(n, out.c0 + c - in.c0, row + ky, column + kx);
-        const float count = float(counted<S::PADDING_COUNTS>(in.y0 + row, S::KERNEL_Y, S::AFTER_Y, in.height) *
-                                  counted<S::PADDING_COUNTS>(in.x0 + column, S::KERNEL_X, S::AFTER_X, in.width));
+            for (int c = 0; c < S::CHANNELS; ++c)
+              sum[c] += in.at(n, out.c0 + c - in.c0, row + ky * S::DILATION_Y, column + kx * S::DILATION_X);
+        constexpr int TOP = S::PADDING_COUNTS ? S::BEFORE_Y : 0, BOTTOM = S::PADDING_COUNTS ? S::AFTER_Y : 0;
+        constexpr int LEFT = S::PADDING_COUNTS ? S::BEFORE_X : 0, RIGHT = S::PADDING_COUNTS ? S::AFTER_X : 0;
+        const Span rows = taps_within(in.y0 + row, S::KERNEL_Y, S::DILATION_Y, -TOP, in.height + BOTTOM);
+        const Span columns = taps_within(in.x0 + column, S::KERNEL_X, S::DILATION_X, -LEFT, in.width + RIGHT);
+        const float count = float((rows.to - rows.from) * (columns.to - columns.from));
         for (int c = 0; c < S::CHANNELS; ++c) out.put(n, c, y, x, S::epilogue(count > 0.0f ? sum[c] / count : 0.0f, out.c0 + c, params));
       }
 }

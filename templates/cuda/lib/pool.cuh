@@ -19,14 +19,15 @@ __device__ __forceinline__ void max_pool2d(const Out& out, const float* __restri
   }
 }
 
-// Length of the part of the window from `start` that counts: inside the padded image, or inside the image alone; at least 0.
-template <bool PADDING_COUNTS>
-__device__ __forceinline__ int counted(int start, int kernel, int after, int size) {
-  const int end = start + kernel < size + after ? start + kernel : size + after;
-  const int length = PADDING_COUNTS ? end - start : (end < size ? end : size) - (start > 0 ? start : 0);
-  return length > 0 ? length : 0;
+// How many of the window's taps lie in [low, high).
+__device__ __forceinline__ int taps_within(int start, int kernel, int dilation, int low, int high) {
+  const int from = start < low ? (low - start + dilation - 1) / dilation : 0;
+  const int to = start < high ? (high - start + dilation - 1) / dilation : 0;
+  const int last = to < kernel ? to : kernel;
+  return last > from ? last - from : 0;
 }
 
+// Averages divide by the taps inside the padded image, or inside the image alone.
 template <class S, class Out, class In>
 __device__ __forceinline__ void avg_pool2d(const Out& out, const float* __restrict__ params, const In& in) {
   fill_border<S>(out);
@@ -37,9 +38,12 @@ __device__ __forceinline__ void avg_pool2d(const Out& out, const float* __restri
 #pragma unroll S::UNROLL_Y
     for (int ky = 0; ky < S::KERNEL_Y; ++ky)
 #pragma unroll S::UNROLL_X
-      for (int kx = 0; kx < S::KERNEL_X; ++kx) sum += in.at(o.n, out.c0 + o.c - in.c0, y + ky, x + kx);
-    const int count = counted<S::PADDING_COUNTS>(in.y0 + y, S::KERNEL_Y, S::AFTER_Y, in.height) *
-                      counted<S::PADDING_COUNTS>(in.x0 + x, S::KERNEL_X, S::AFTER_X, in.width);
+      for (int kx = 0; kx < S::KERNEL_X; ++kx)
+        sum += in.at(o.n, out.c0 + o.c - in.c0, y + ky * S::DILATION_Y, x + kx * S::DILATION_X);
+    constexpr int TOP = S::PADDING_COUNTS ? S::BEFORE_Y : 0, BOTTOM = S::PADDING_COUNTS ? S::AFTER_Y : 0;
+    constexpr int LEFT = S::PADDING_COUNTS ? S::BEFORE_X : 0, RIGHT = S::PADDING_COUNTS ? S::AFTER_X : 0;
+    const int count = taps_within(in.y0 + y, S::KERNEL_Y, S::DILATION_Y, -TOP, in.height + BOTTOM) *
+                      taps_within(in.x0 + x, S::KERNEL_X, S::DILATION_X, -LEFT, in.width + RIGHT);
     out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(count > 0 ? sum / float(count) : 0.0f, out.c0 + o.c, params));
   }
 }
