@@ -19,7 +19,7 @@ EVERY = 2.0  # seconds between lines of one phase, where there is no terminal
 
 
 class Progress:
-    """A context whose phases are shown once it has lasted `DELAY` seconds.
+    """A context whose phases are shown once they have lasted `DELAY` seconds (a bar stays for the phases after it too).
 
     Called with the number of things done and of all: it is a `fusec.runtime.build.Progress`.
     """
@@ -29,39 +29,54 @@ class Progress:
         self._terminal = self._stream.isatty()
         self._guard = threading.RLock()
         self._text, self._done, self._total = "", 0, 0
-        self._showing = self._over = False
+        self._phase = 0  # how many there have been; a timer set for one must not show another
+        self._showing = False
         self._last = 0.0  # when a line was printed
         self._bar: Any = None
-        self._timer = threading.Timer(DELAY, self._begin)
-        self._timer.daemon = True
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> Progress:
-        self._timer.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._timer.cancel()
+        self._stop()
         with self._guard:
-            self._showing, self._over = False, True
             if self._bar is not None:
                 self._bar.stop()
                 self._bar = None
-        self._timer.join()
 
     def phase(self, text: str, total: int = 0) -> None:
         """Begin a phase, of `total` steps if that is known."""
+        self._stop()
         with self._guard:
             self._text, self._done, self._total = text, 0, total
-            self._show(new=True)
+            if self._bar is not None:
+                self._showing = True
+                self._show(new=True)
+                return
+            self._timer = threading.Timer(DELAY, self._begin, (self._phase,))
+            self._timer.daemon = True
+            self._timer.start()
 
     def __call__(self, done: int, total: int) -> None:
         with self._guard:
             self._done, self._total = done, total
             self._show(new=False)
 
-    def _begin(self) -> None:
+    def _stop(self) -> None:
+        """End the phase."""
+        with self._guard:
+            self._phase += 1
+            self._showing = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+            self._timer = None
+
+    def _begin(self, phase: int) -> None:
+        """What the timer does: show the phase it was set for, if that is not over."""
         with self._guard, contextlib.suppress(OSError, ValueError):  # the stream may be closed by now
-            if self._over:
+            if phase != self._phase:
                 return
             if self._terminal:
                 self._bar = _bar()

@@ -336,3 +336,55 @@ class _Queue:
             self._point(name, address)
         for kernel, tiles, threads, scratch, arguments in self._launches:
             self._launch(kernel, tiles, 1, 1, threads, 1, 1, scratch, stream, arguments, 0)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What of CUDA is here: versions, "" for what is missing, the GPUs in words, and why something cannot be used."""
+
+    cupy: str
+    nvrtc: str
+    driver: str
+    gpus: tuple[str, ...]
+    obstacles: tuple[str, ...]
+
+
+def inventory() -> Inventory:
+    """Look for NVRTC, CuPy and GPUs; never fails."""
+    nvrtc, cupy, driver, obstacles = "", "", "", []
+    gpus: tuple[str, ...] = ()
+    try:
+        nvrtc = ".".join(map(str, _nvrtc().getVersion()))
+    except MissingError as error:
+        obstacles.append(str(error))
+    try:
+        cupy = str(_cupy().__version__)
+        runtime = _device_or_error().cuda.runtime
+        version = runtime.driverGetVersion()
+        driver = f"{version // 1000}.{version % 1000 // 10}"
+        gpus = tuple(_gpu(runtime.getDeviceProperties(i)) for i in range(runtime.getDeviceCount()))
+    except MissingError as error:
+        obstacles.append(str(error))
+    return Inventory(cupy, nvrtc, driver, gpus, tuple(dict.fromkeys(obstacles)))
+
+
+def _gpu(properties: Mapping[str, Any]) -> str:
+    return (f"{properties['name'].decode()}, sm_{properties['major']}{properties['minor']}, "
+            f"{properties['multiProcessorCount']} multiprocessors, {properties['totalGlobalMem'] / 2**30:.0f} GiB")
+
+
+def to_device(array: Floats) -> Any:
+    """A copy of a NumPy array on the current GPU; MissingError when there is none."""
+    return _device_or_error().asarray(array)
+
+
+def timed(call: Callable[[], object], times: int) -> float:
+    """Seconds from the first to the last of `times` calls on the GPU's current stream, by the GPU's own events."""
+    cuda = _device_or_error().cuda
+    start, end = cuda.Event(), cuda.Event()
+    start.record()
+    for _ in range(times):
+        call()
+    end.record()
+    end.synchronize()
+    return float(cuda.get_elapsed_time(start, end)) / 1000

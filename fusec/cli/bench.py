@@ -1,0 +1,192 @@
+"""`fusec bench`: fused kernels against layer by layer and the reference, in one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from fusec import pipeline
+from fusec.cli import options
+from fusec.cli.building import Built, build, device_in_words, finish
+from fusec.cli.networks import random_inputs, read_any, sizes_to_run
+from fusec.cli.options import Shape4
+from fusec.cli.output import extents, facts, in_seconds, line, note, plural, print_json, table
+from fusec.cli.progress import Progress
+from fusec.cli.timing import Call, Clock, Timed, alternate, wall_clock
+from fusec.errors import AccuracyError
+from fusec.graph import reference
+from fusec.graph.graph import LayerGraph
+from fusec.plan.cost import Nominal
+from fusec.runtime import cuda
+from fusec.runtime.model import Model
+from fusec.targets.device import Device
+
+FUSED, SINGLE, ALL, REFERENCE = "fused", "layer by layer", "all fused", "reference"
+WAYS = ((FUSED, "auto"), (SINGLE, "none"), (ALL, "all"))
+REFERENCE_SECONDS = 5.0  # a call of the reference that is expected to take longer is left out
+REFERENCE_ROUNDS = 3
+REFERENCE_RATE = 0.5e9  # multiply-adds a second that NumPy does at least; only to guess before trying
+CLOSE = 1e-3  # of the largest value: the most that float32 kernels may differ from the float32 reference
+
+Array = NDArray[np.float32]
+Arrays = Mapping[str, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The reference's results, or why there are none."""
+
+    call: Call | None
+    results: tuple[Array, ...]
+    skipped: str = ""
+
+
+@click.command(epilog="Example: fusec bench mnist4 --batch 1000 --target cpu")
+@options.NETWORK
+@options.BATCH
+@options.SHAPE
+@options.TARGET
+@click.option("--repeat", type=click.IntRange(1, 100_000), metavar="ROUNDS",
+              help="Rounds to time; as many as take about five seconds when left out.")
+@options.weights
+@options.JSON
+def command(network: str, batch: int | None, shape: Shape4 | None, target: str, repeat: int | None, weights: Path | None,
+            random_weights: int | None, as_json: bool) -> None:
+    """Time fused kernels against layer by layer and the reference.
+
+    Builds the network as --fuse auto, none and all would (the last only where it differs), checks that all results agree bit
+    for bit, and times them in turn, round by round. The reference is NumPy in float32 and left out where it would take long. On
+    a GPU the arrays stay in its memory and its own events time the calls.
+
+    A ratio above 1 says how many times faster fused is than layer by layer.
+    """
+    options.only_one(batch=batch, shape=shape)
+    options.only_one(weights=weights, random_weights=random_weights)
+    device = pipeline.choose_device(target)
+    graph, seed = read_any(network, weights, random_weights)
+    with Progress() as progress:
+        ways = _build(graph, device, progress)
+        sizes = sizes_to_run(graph, batch, shape, ways[FUSED].plan.nominal)
+        inputs = random_inputs(graph, sizes)
+        progress.phase("checking results")
+        results = {name: _tuple(built.model(*inputs.values())) for name, built in ways.items()}
+        _check_equal(graph, results)
+        plain = _reference(graph, inputs, sizes)
+        difference = _distance(results[FUSED], plain.results)
+        if difference is not None and not difference <= CLOSE:
+            raise AccuracyError(f"the results differ from the reference by {difference:.2g} of its largest value; "
+                                f"`fusec compare {network}` finds the layer")
+        progress.phase("timing")
+        timed = _time(ways, plain, inputs, repeat, progress)
+    if plain.skipped:
+        note(plain.skipped)
+    ratio = timed[SINGLE].median / timed[FUSED].median
+    if as_json:
+        print_json({"network": graph.name, "target": device.target, "device": device_in_words(device), "dtype": "float32",
+                    "inputs": {name: list(array.shape) for name, array in inputs.items()}, "random_weights": seed,
+                    "results": [_described(name, ways.get(name), t) for name, t in timed.items()], "ratio": ratio,
+                    "equal": True, "reference_difference": difference, "reference_skipped": plain.skipped or None})
+        return
+    facts([("network", graph.name), ("target", device_in_words(device)),
+           ("input", ", ".join(extents(a.shape) for a in inputs.values())),
+           ("results", "equal bit for bit" + (f", within {difference:.1e} of the reference" if difference is not None else ""))])
+    line()
+    _show(ways, timed, sizes)
+    line()
+    line(f"fused is {ratio:.2f} times as fast as layer by layer")
+
+
+def _build(graph: LayerGraph, device: Device, progress: Progress) -> dict[str, Built]:
+    """The network fused, layer by layer, and all fused where that is something else."""
+    ways: dict[str, Built] = {}
+    for name, fuse in WAYS:
+        if name == ALL:
+            progress.phase("planning (all)")
+            planned = pipeline.plan(graph, device, fuse)
+            if tuple(c.chain.names for c in planned.chains) not in {b.chains for b in ways.values()}:
+                ways[name] = finish(planned, progress)
+        else:
+            ways[name] = build(graph, device, fuse, progress)
+    return ways
+
+
+def _tuple(made: Any) -> tuple[Array, ...]:
+    return made if isinstance(made, tuple) else (made,)
+
+
+def _check_equal(graph: LayerGraph, results: Mapping[str, Sequence[Array]]) -> None:
+    """AccuracyError unless all schedules made the same bits."""
+    for name, made in results.items():
+        for output, one, other in zip(graph.outputs, results[FUSED], made, strict=True):
+            differ = np.flatnonzero(one.view(np.uint32) != other.view(np.uint32))
+            if differ.size:
+                first = np.unravel_index(differ[0], one.shape)
+                raise AccuracyError(f"'{output}' differs between fused and {name} in {plural(differ.size, 'value')} of {one.size}, "
+                                    f"first at {tuple(map(int, first))}: {one[first]!r} and {other[first]!r}")
+
+
+def _reference(graph: LayerGraph, inputs: Arrays, sizes: Nominal) -> Reference:
+    """The float32 reference, unless one call would take longer than `REFERENCE_SECONDS`."""
+    def run(arrays: Arrays) -> tuple[Array, ...]:
+        with np.errstate(all="ignore"):
+            return tuple(np.asarray(a, np.float32) for a in reference.run(graph, arrays, dtype=np.float32).values())
+
+    began = time.perf_counter()
+    guess = _work(graph, sizes) / REFERENCE_RATE
+    if guess <= 4 * REFERENCE_SECONDS:  # worth trying on one image
+        run({name: array[:1] for name, array in inputs.items()})
+        guess = (time.perf_counter() - began) * sizes.batch
+    if guess > REFERENCE_SECONDS * (1 if sizes.batch > 1 else 4):
+        return Reference(None, (), f"the reference is left out: one call would take about {in_seconds(guess)}")
+    return Reference(lambda: run(inputs), run(inputs))
+
+
+def _work(graph: LayerGraph, sizes: Nominal) -> float:
+    """Multiply-adds of one image."""
+    extent = graph.sizes(sizes.height, sizes.width)
+    return float(sum(node.params["weight"].size * extent[node.name][0] * extent[node.name][1]
+                     for node in graph.layers if "weight" in node.params))
+
+
+def _distance(made: Sequence[Array], wanted: Sequence[Array]) -> float | None:
+    """The largest difference by the largest value of the same output; None without a reference."""
+    parts = []
+    for one, other in zip(made, wanted, strict=False):
+        peak = float(np.abs(other).max(initial=0.0))
+        parts.append(float(np.abs(one.reshape(other.shape) - other).max(initial=0.0)) / (peak or 1.0))
+    return max(parts) if parts else None
+
+
+def _time(ways: Mapping[str, Built], plain: Reference, inputs: Arrays, rounds: int | None, progress: Progress) -> dict[str, Timed]:
+    calls: dict[str, tuple[Call, Clock, int | None]] = {name: (*_call(built.model, inputs), None) for name, built in ways.items()}
+    if plain.call is not None:
+        calls[REFERENCE] = (plain.call, wall_clock, REFERENCE_ROUNDS)
+    return dict(zip(calls, alternate(list(calls.values()), rounds, progress), strict=True))
+
+
+def _call(model: Model, inputs: Arrays) -> tuple[Call, Clock]:
+    """A call with arrays and results in place, and the clock that times it."""
+    on_gpu = model.program.target == "cuda"
+    arrays = [cuda.to_device(a) if on_gpu else a for a in inputs.values()]
+    out = model(*arrays)
+    return (lambda: model(*arrays, out=out)), (cuda.timed if on_gpu else wall_clock)
+
+
+def _described(name: str, built: Built | None, timed: Timed) -> dict[str, Any]:
+    return {"name": name, "chains": None if built is None else len(built.chains), "median": timed.median,
+            "fastest": timed.fastest, "slowest": timed.slowest, "rounds": len(timed.samples), "calls": timed.calls}
+
+
+def _show(ways: Mapping[str, Built], timed: Mapping[str, Timed], sizes: Nominal) -> None:
+    base = timed[SINGLE].median
+    rows = [(name, str(len(ways[name].chains)) if name in ways else "", in_seconds(t.median), in_seconds(t.fastest),
+             in_seconds(t.slowest), in_seconds(t.median / sizes.batch), f"{base / t.median:.2f}", str(len(t.samples)))
+            for name, t in timed.items()]
+    table(("", ">chains", ">median", ">fastest", ">slowest", ">per image", ">ratio", ">rounds"), rows)

@@ -1,0 +1,76 @@
+"""`fusec compile`: a network as a folder that runs alone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fusec import pipeline
+from fusec.cli import options
+from fusec.cli.building import Built, build, device_in_words, plan_in_words
+from fusec.cli.output import facts, in_seconds, line, plural, print_json
+from fusec.cli.progress import Progress
+from fusec.graph.locate import find_graph
+from fusec.runtime.cpu_engine import POOL
+from fusec.runtime.save import save
+
+
+@click.command(epilog="Example: fusec compile lenet5 --target cpu -o build/lenet5")
+@options.NETWORK
+@options.TARGET
+@options.DTYPE
+@options.FUSE
+@options.weights
+@options.ARCH
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
+              help="The folder to write; build/NAME when left out. A compiled model that is there is replaced.")
+@options.JSON
+def command(network: str, target: str, dtype: str, fuse: str, weights: Path | None, random_weights: int | None,
+            arch: str | None, output: Path | None, as_json: bool) -> None:
+    """Plan, generate and build a network, and write it as a folder.
+
+    NET is the path of a description or the name of a shipped network. The folder holds the generated source, the compiled
+    kernels, the weights and a manifest. fusec.load(DIR) and fusec run DIR use it; so does Python's import, with the folder above
+    it on the path, and without fusec.
+    """
+    options.only_one(weights=weights, random_weights=random_weights)
+    began = time.perf_counter()
+    with Progress() as progress:
+        device = pipeline.choose_device(target, dtype, arch)
+        progress.phase("reading")
+        graph = pipeline.read(network, weights=weights, random_weights=random_weights)
+        built = build(graph, device, fuse, progress)
+        progress.phase("writing")
+        place = output or Path("build") / find_graph(network).stem
+        save(place, built.generated.program, built.generated.sources, built.model.binaries, built.generated.weights,
+             plan_in_words(built.plan))
+    result = _result(built, fuse, place, time.perf_counter() - began)
+    if as_json:
+        print_json(result)
+    else:
+        _show(built, result)
+
+
+def _result(built: Built, fuse: str, place: Path, seconds: float) -> dict[str, Any]:
+    program = built.generated.program
+    chains = [{"name": launch.label, "layers": list(layers), "kernels": [v.entry for v in launch.variants],
+               "tiles": [list(v.tile) for v in launch.variants]}
+              for launch, layers in zip(program.launches, built.chains, strict=True)]
+    return {"network": program.name, "target": program.target, "arch": program.arch, "dtype": program.dtype, "fuse": fuse,
+            "directory": str(place), "chains": chains, "kernels": sum(s.entry != POOL for s in built.generated.sources),
+            "seconds": {**built.seconds, "total": seconds}}
+
+
+def _show(built: Built, result: dict[str, Any]) -> None:
+    layers = sum(map(len, built.chains))
+    facts([("network", result["network"]), ("target", device_in_words(built.plan.device)), ("dtype", result["dtype"]),
+           ("fused", f"{plural(layers, 'layer')} in {plural(len(built.chains), 'chain')}, "
+                     f"{plural(result['kernels'], 'kernel')}")])
+    for item in built.plan.chains:
+        line(f"  {' '.join(node.label for node in item.chain.nodes)}")
+    seconds = result["seconds"]
+    facts([("time", f"{in_seconds(seconds['total'])} (planning {in_seconds(seconds['plan'])}, "
+                    f"building {in_seconds(seconds['build'])})"), ("written", result["directory"])])

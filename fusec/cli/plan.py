@@ -1,0 +1,87 @@
+"""`fusec plan`: how a network would be cut into kernels, and what that saves; nothing is compiled."""
+
+from __future__ import annotations
+
+import click
+
+from fusec import pipeline
+from fusec.cli import options
+from fusec.cli.building import device_in_words, report_of
+from fusec.cli.networks import read_blank
+from fusec.cli.options import Shape4
+from fusec.cli.output import extents, facts, in_bytes, in_seconds, in_words, line, note, plural, print_json, table
+from fusec.cli.progress import Progress
+from fusec.plan.report import ChainReport, Report, StageReport
+from fusec.runtime import cuda
+from fusec.targets.device import DEVICES, Device, find_device
+
+NO_GPU_DEVICE = "h200"  # planned for when a GPU is asked for and there is none
+
+
+@click.command(epilog="Example: fusec plan alexnet --device h200 --shape 1x3x227x227")
+@options.NETWORK
+@options.SHAPE
+@click.option("--device", metavar="NAME", help=f"Plan for this device: {', '.join(DEVICES)}, cpu, or an architecture such as "
+                                               "sm_90. It need not be there.")
+@click.option("--target", type=click.Choice(options.TARGETS), help="Plan for this machine's GPU or CPU.  [default: auto]")
+@options.FUSE
+@options.JSON
+def command(network: str, shape: Shape4 | None, device: str | None, target: str | None, fuse: str, as_json: bool) -> None:
+    """Show how a network would be cut into kernels, and what that saves.
+
+    The first table has a row for each chain, the layers that share a kernel: its tile (images, channels, height, width), the
+    multiply-adds done again where tiles overlap, its scratch memory, the bytes moved to and from memory, fused and layer by
+    layer, and the time the model expects. The second has the stages inside each chain: what one tile computes of each tensor,
+    and how much of that its neighbours compute too.
+
+    Needs neither weights nor a GPU nor a compiler.
+    """
+    options.only_one(device=device, target=target)
+    chosen = _device(device, target)
+    with Progress() as progress:
+        progress.phase("planning")
+        planned = pipeline.plan(read_blank(network), chosen, fuse, shape)
+        report = report_of(planned)
+    if as_json:
+        print_json({**report.to_json(), "target": chosen.target, "arch": chosen.arch, "fuse": fuse})
+    else:
+        _show(report, chosen)
+
+
+def _device(name: str | None, target: str | None) -> Device:
+    if name is not None:
+        return find_device(name)
+    if target == "cuda" and not cuda.available():
+        note(f"there is no GPU here; planned for {NO_GPU_DEVICE} (--device names another)")
+        return DEVICES[NO_GPU_DEVICE]
+    return pipeline.choose_device(target or "auto")
+
+
+def _show(report: Report, device: Device) -> None:
+    totals = report.totals
+    size = "" if report.height is None else f", open sizes {report.height}x{report.width}"
+    saved = 1 - totals.bytes_fused / totals.bytes_unfused if totals.bytes_unfused else 0.0
+    moved = f"{saved:.0%} saved" if saved >= 0 else f"{-saved:.0%} more: tiles read their overlap, and the weights, again"
+    facts([("network", report.network), ("device", device_in_words(device)),
+           ("planned for", f"{plural(report.batch, 'image')}{size}"),
+           ("fused", f"{plural(totals.layers, 'layer')} in {plural(totals.chains, 'chain')}"),
+           ("work", f"{in_words(totals.multiply_adds)} multiply-adds, {totals.extra_ratio:.1%} of them extra"),
+           ("moved", f"{in_bytes(totals.bytes_fused)}; layer by layer at least {in_bytes(totals.bytes_unfused)} ({moved})"),
+           ("expected", in_seconds(totals.seconds))])
+    line()
+    table(("chain", ">layers", ">tile", ">tiles", ">multiply-adds", ">extra", ">scratch", ">fused", ">unfused", ">time"),
+          [_chain_row(i, c) for i, c in enumerate(report.chains)])
+    line()
+    table(("chain", "stage", "kind", ">footprint", ">overlap", ">multiply-adds", ">extra", ">extra part"),
+          [_stage_row(i, s) for i, c in enumerate(report.chains) for s in c.stages])
+
+
+def _chain_row(index: int, chain: ChainReport) -> tuple[str, ...]:
+    return (f"{index} {chain.name}", str(len(chain.layers)), extents(chain.tile), in_words(chain.tiles),
+            in_words(chain.multiply_adds), f"{chain.extra_ratio:.1%}", in_bytes(chain.scratch_bytes), in_bytes(chain.bytes_fused),
+            in_bytes(chain.bytes_unfused), in_seconds(chain.seconds))
+
+
+def _stage_row(index: int, stage: StageReport) -> tuple[str, ...]:
+    return (str(index), stage.label, stage.kind, extents(stage.footprint), in_words(stage.overlap),
+            in_words(stage.multiply_adds), in_words(stage.extra), f"{stage.extra_ratio:.1%}")

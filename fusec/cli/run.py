@@ -1,0 +1,120 @@
+"""`fusec run`: a compiled folder or a network on a user's arrays or pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from fusec import debug, pipeline
+from fusec.cli import options
+from fusec.cli.arrays import check_result_file, read_inputs, write_results
+from fusec.cli.building import build
+from fusec.cli.output import extents, facts, in_seconds, line, print_json
+from fusec.cli.progress import Progress
+from fusec.graph.locate import shipped_graphs
+from fusec.runtime.artefact import MANIFEST, load
+from fusec.runtime.model import Model
+
+BEST = 5  # classes shown of a vector
+MOST_IMAGES = 10  # whose classes are shown to people
+
+Array = NDArray[np.float32]
+
+
+@click.command(epilog="Example: fusec run build/lenet5 pictures.npy -o scores.npy")
+@click.argument("network", metavar="DIR_OR_NET")
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="Where to write the result: .npy, .npz (by the outputs' names) or, for 1 or 3 channels, a picture.")
+@click.option("--target", type=click.Choice(options.TARGETS), help="What to compile a network for.  [default: auto]")
+@click.option("--fuse", metavar="auto|none|all|CHAINS", help="Which layers of a network share a kernel.  [default: auto]")
+@options.weights
+@options.JSON
+def command(network: str, inputs: tuple[Path, ...], output: Path | None, target: str | None, fuse: str | None,
+            weights: Path | None, random_weights: int | None, as_json: bool) -> None:
+    """Run a compiled folder or a network on arrays or pictures.
+
+    INPUT is a .npy file of shape (images, channels, height, width), a .npz with one array per input (by the input's name, or in
+    order), or, with the extra `image`, a picture: scaled to 0..1, grey for networks of 1 channel, RGB for 3. Several files for a
+    network with one input are put together as one batch; a network with several inputs takes one file for each, in order.
+
+    Without -o it prints the shapes and, of vectors, the five largest values with their positions: the classes.
+    """
+    options.only_one(weights=weights, random_weights=random_weights)
+    if output is not None:
+        check_result_file(output)
+    with Progress() as progress:
+        model = _model(network, target, fuse, weights, random_weights, progress)
+        progress.phase("reading inputs")
+        channels = {rule.name: rule.channels for rule in model.program.tensors}
+        arrays = read_inputs(inputs, {port.name: channels[port.tensor] for port in model.program.inputs})
+        progress.phase("running")
+        began = time.perf_counter()
+        made = model(*arrays.values())
+        seconds = time.perf_counter() - began
+    results = dict(zip((p.name for p in model.program.outputs), made if isinstance(made, tuple) else (made,), strict=True))
+    if output is not None:
+        write_results(output, results)
+    if as_json:
+        print_json({"network": model.program.name, "target": model.program.target, "seconds": seconds,
+                    "file": None if output is None else str(output),
+                    "outputs": [_described(name, array) for name, array in results.items()]})
+    else:
+        _show(model, results, output, seconds)
+
+
+def _model(network: str, target: str | None, fuse: str | None, weights: Path | None, seed: int | None,
+           progress: Progress) -> Model:
+    """The model of a compiled folder, or of a network compiled in memory."""
+    folder = Path(network)
+    if not (folder / MANIFEST).is_file() and (network in shipped_graphs() or not folder.is_dir()):
+        device = pipeline.choose_device(target or "auto")
+        graph = pipeline.read(network, weights=weights, random_weights=seed)
+        return build(graph, device, fuse or "auto", progress).model
+    given = {"--target": target, "--fuse": fuse, "--weights": weights, "--random-weights": seed}
+    if wrong := [name for name, value in given.items() if value is not None]:
+        raise click.UsageError(f"{folder} is compiled already: {', '.join(wrong)} can be given with a network only")
+    progress.phase("loading")
+    return load(folder, threads=debug.threads(), compiler=debug.compiler())
+
+
+def _vectors(array: Array) -> Array | None:
+    """The rows of a result that holds one vector per image."""
+    if array.ndim == 2 or array.shape[2:] == (1, 1):
+        return array.reshape(array.shape[:2])
+    return None
+
+
+def _best(row: Array) -> list[tuple[int, float]]:
+    order = np.argsort(-row, kind="stable")[:BEST]
+    return [(int(i), float(row[i])) for i in order]
+
+
+def _described(name: str, array: Array) -> dict[str, Any]:
+    vectors = _vectors(array)
+    some = array.size > 0
+    return {"name": name, "shape": list(array.shape), "min": float(array.min()) if some else None,
+            "max": float(array.max()) if some else None, "mean": float(array.mean(dtype=np.float64)) if some else None,
+            "top": None if vectors is None else [[{"class": i, "score": s} for i, s in _best(row)] for row in vectors]}
+
+
+def _show(model: Model, results: Mapping[str, Array], output: Path | None, seconds: float) -> None:
+    facts([("network", f"{model.program.name} on {model.program.target}"), ("time", f"{in_seconds(seconds)} for one call")])
+    for name, array in results.items():
+        described = _described(name, array)
+        kind = f"{extents(array.shape)} {array.dtype}"
+        spread = f", from {described['min']:.6g} to {described['max']:.6g}" if array.size else ""
+        line(f"{name}: {kind}{spread}")
+        if output is None and described["top"]:
+            for index, classes in enumerate(described["top"][:MOST_IMAGES]):
+                line(f"  {index}: " + "  ".join(f"{c['class']} ({c['score']:.4g})" for c in classes))
+            if len(array) > MOST_IMAGES:
+                line(f"  ... and {len(array) - MOST_IMAGES} more")
+    if output is not None:
+        facts([("written", str(output))])
