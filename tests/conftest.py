@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, settings
 # Compiling a kernel can take longer than any deadline per example that would mean something.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
+# for long runs by hand: pytest --hypothesis-profile=thorough tests/targets/test_random.py
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=2000, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
