@@ -218,5 +218,6 @@ def _tensor_rule(graph: LayerGraph, name: str) -> TensorRule:
 def _show_mapping(kernel: MappedKernel) -> str:
     lines = [f"{kernel.schedule.chain}: {kernel.threads} threads, {kernel.blocks_per_core} blocks per core"]
     for call in kernel.calls:
-        lines.append(f"  {call.comment}: " + " ".join(f"{k}={v}" for k, v in call.constants))
+        for s in call.structs:
+            lines.append(f"  {s.comment}: " + " ".join(f"{k}={v}" for k, v in s.constants))
     return "\n".join(lines) + "\n"

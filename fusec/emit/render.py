@@ -7,13 +7,17 @@ that equal kernels of a network are one kernel.
 from __future__ import annotations
 
 import hashlib
+import textwrap
 
 from fusec.emit.environment import environment, library
 from fusec.runtime.program import Source
-from fusec.targets.base import MappedKernel
+from fusec.targets.base import MappedKernel, Struct
 from fusec.version import VERSION
 
 _TEMPLATE = {"cuda": ("cuda/kernel.cu.j2", "cuda/lib/", "cuda"), "cpu": ("cpu/kernel.cpp.j2", "cpu/lib/", "cpp")}
+
+
+WIDTH = 116  # columns of a line of constants
 
 
 def render(kernel: MappedKernel) -> Source:
@@ -23,7 +27,10 @@ def render(kernel: MappedKernel) -> Source:
     values = {
         "version": VERSION, "device": kernel.device.arch, "stages": len(kernel.schedule.stages), "tile": str(tile),
         "threads": kernel.threads, "blocks_per_core": kernel.blocks_per_core, "scratch_bytes": 4 * kernel.scratch,
-        "library": "\n\n".join(library(folder + f) for f in kernel.libraries), "calls": kernel.calls,
+        "library": "\n\n".join(library(folder + f) for f in kernel.libraries), "structs": [_printed(s) for call in kernel.calls for s in call.structs],
+        "calls": [{"function": c.function, "structs": ", ".join(s.name for s in c.structs), "barrier": c.barrier,
+                   "arguments": ", ".join(c.arguments)} for c in kernel.calls],
+        "staging": kernel.staging,
         "signature": _signature(kernel), "inputs": [(name, i) for i, name in enumerate(kernel.inputs)],
         "sizes": [(name, 3 + i) for i, name in enumerate(_size_names(kernel))],
         "tile_images": tile.images, "tile_channels": tile.channels, "tile_height": tile.height, "tile_width": tile.width,
@@ -33,6 +40,19 @@ def render(kernel: MappedKernel) -> Source:
     digest = hashlib.sha256(body.render(entry="k", **values).encode()).hexdigest()
     entry = f"k_{digest[:12]}"
     return Source(entry, body.render(entry=entry, **values), language)
+
+
+def _printed(struct: Struct) -> dict[str, object]:
+    """A struct's constants as lines, several to a line by type."""
+    lines = []
+    for kind, members in (("int", [c for c in struct.constants if isinstance(c[1], int)]),
+                          ("bool", [c for c in struct.constants if c[1] in ("true", "false")]),
+                          ("float", [c for c in struct.constants if isinstance(c[1], str) and c[1] not in ("true", "false")])):
+        text = ", ".join(f"{name}~=~{value}" for name, value in members)  # ~ keeps a name and its value on one line
+        if text:
+            wrapped = textwrap.wrap(f"static constexpr {kind} {text};", WIDTH, subsequent_indent="    ", break_long_words=False)
+            lines += [line.replace("~", " ") for line in wrapped]
+    return {"name": struct.name, "comment": struct.comment, "lines": lines, "epilogue": struct.epilogue}
 
 
 def _signature(kernel: MappedKernel) -> str:

@@ -44,16 +44,32 @@ class BufferCode:
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call of a library function: its constants (printed as a struct), its epilogue, its buffers."""
+class Struct:
+    """The constants and the epilogue of one stage, printed as a struct that a library function takes as its argument."""
 
-    name: str  # of the struct: "Stage2"
+    name: str  # "Stage2"
     comment: str  # kind and extents; never a name from the user's file
-    function: str
     constants: tuple[Constant, ...]
     epilogue: tuple[str, ...]  # statements that change `v`, given `c` (channel of the tensor) and `params`
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a library function: the stages it computes, and its arguments."""
+
+    function: str
+    structs: tuple[Struct, ...]
     arguments: tuple[str, ...]
     barrier: bool = True  # whether all threads must meet before the next call
+
+
+@dataclass(frozen=True)
+class Staging:
+    """Parameters copied into scratch before the first stage: `count` elements from `source` on to `target`."""
+
+    target: int
+    source: int
+    count: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +97,7 @@ class MappedKernel:
     calls: tuple[Call, ...]
     libraries: tuple[str, ...]  # library files the calls need, in order
     packs: tuple[Pack, ...]
+    staging: tuple[Staging, ...] = ()
 
     def parameters(self) -> NDArray[np.float32]:
         """The block of packed weights, float32, one-dimensional."""

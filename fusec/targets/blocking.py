@@ -3,26 +3,30 @@
 In: the extents of a kernel's convolutions. Out: a `Block` for each and the number of threads. The choice changes speed alone:
 the sum of one output runs in the same order whatever the block.
 
-The estimate counts, for one streaming multiprocessor, multiply-adds (4 warp instructions a cycle), scratch wavefronts (one a
-cycle, more with bank conflicts) and weight loads, and the latency of a warp that has to do its items one after another.
+The estimate counts, for one streaming multiprocessor, warp instructions (4 a cycle) and scratch wavefronts (one a cycle, more
+with bank conflicts), and follows the slowest warp of a block from barrier to barrier.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil, gcd
+from math import ceil
 
 MAX_SUMS = 64  # accumulators a thread may hold
 MAX_VALUES = 112  # accumulators, window and weights together
 THREADS = (64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
 WIDE_KERNEL = 12  # columns from which a window is not kept in registers
+BANKS = 32
+LATENCY = 36  # cycles from a load of scratch, or of the first-level cache, to its use
+BARRIER = 60  # cycles from the last warp's arrival at a barrier to the first instruction behind it
 
 
 @dataclass(frozen=True)
 class Work:
-    """Extents of one convolution stage, as far as blocking goes."""
+    """Extents of one convolution stage, as far as blocking goes. With a merged pool, rows and columns are the pool's."""
 
     images: int
     channels: int  # computed per image
@@ -32,8 +36,13 @@ class Work:
     depth: int  # input channels per group
     kernel_y: int
     kernel_x: int
+    stride_y: int
     stride_x: int
     dilation_x: int
+    row_pitch: int  # of the buffer that is read; 0 for device memory
+    image_pitch: int
+    pool_y: int = 1
+    pool_x: int = 1
 
     @property
     def wide(self) -> bool:
@@ -42,7 +51,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Block:
-    """Channels, columns and images one thread computes at once."""
+    """Channels, columns (of the convolution) and images one thread computes at once."""
 
     channels: int = 1
     columns: int = 1
@@ -65,53 +74,72 @@ def _divisors(n: int, most: int) -> list[int]:
     return [d for d in range(1, min(n, most) + 1) if n % d == 0]
 
 
+def _window(work: Work, block: Block) -> int:
+    """Input values of one row a thread keeps for one image."""
+    if work.wide:
+        return 1
+    return (block.columns - 1) * work.stride_x + (work.kernel_x - 1) * work.dilation_x + 1
+
+
 @lru_cache(maxsize=65536)
 def candidates(work: Work) -> tuple[Block, ...]:
     """Blocks that fit the registers."""
-    span = (work.kernel_x - 1) * work.dilation_x + 1
     blocks = []
     for c in _divisors(work.group_channels, 16):
         if work.channels % c:
             continue
-        for x in range(1, min(work.columns, 8) + 1):
+        for x in range(1, min(work.columns, 14 // work.pool_x) + 1):
             for n in _divisors(work.images, 8):
-                window = n if work.wide else n * ((x - 1) * work.stride_x + span)
-                if c * x * n <= MAX_SUMS and c * x * n + window + c <= MAX_VALUES:
-                    blocks.append(Block(c, x, n))
+                block = Block(c, x * work.pool_x, n)
+                kept = block.sums + n * _window(work, block) + c + (c * x * n if work.pool_x * work.pool_y > 1 else 0)
+                if block.sums <= MAX_SUMS and (kept <= MAX_VALUES or block.sums == work.pool_x):
+                    blocks.append(block)
     return tuple(blocks)
+
+
+@lru_cache(maxsize=65536)
+def _wavefronts(work: Work, block: Block) -> int:
+    """Wavefronts of one load of an input value by a warp: the most addresses that fall into one bank."""
+    x_blocks = ceil(work.columns * work.pool_x / block.columns)
+    c_blocks = work.channels // block.channels
+    addresses = set()
+    for lane in range(32):
+        x, rest = lane % x_blocks, lane // x_blocks
+        y, n = rest % work.rows, rest // (work.rows * c_blocks)
+        pitch = work.row_pitch or work.columns * work.stride_x * work.pool_x
+        addresses.add(n * block.images * work.image_pitch + y * work.stride_y * work.pool_y * pitch
+                      + x * block.columns * work.stride_x)
+    if work.row_pitch == 0:
+        return len({a // 32 for a in addresses})
+    return max(Counter(a % BANKS for a in addresses).values())
 
 
 @lru_cache(maxsize=262144)
 def estimate(work: Work, block: Block, threads: int) -> Estimate:
     """Cycles of one stage of one block of threads."""
-    x_blocks = ceil(work.columns / block.columns)
+    x_blocks = ceil(work.columns * work.pool_x / block.columns)
     items = x_blocks * work.rows * (work.channels // block.channels) * (work.images // block.images)
     warps = ceil(items / 32)
-    rows = work.depth * work.kernel_y
-    span = (block.columns - 1) * work.stride_x + (work.kernel_x - 1) * work.dilation_x + 1
+    rows = work.depth * work.kernel_y * work.pool_y
+    span = _window(work, block)
     reads = block.images * (work.kernel_x * block.columns if work.wide else min(span, work.kernel_x * block.columns))
-    lane_step = block.columns * work.stride_x if x_blocks > 1 else work.columns
-    conflicts = gcd(lane_step, 32) if x_blocks * work.rows > 1 else 1
-    width = 4 if block.channels % 4 == 0 else 2 if block.channels % 2 == 0 else 1
-    same_weights = x_blocks * work.rows >= 32
-    weights = work.kernel_x * block.channels / width
-    sums = work.kernel_x * block.sums
-    wavefronts = reads * min(conflicts, 8) + weights * (1 if same_weights else min(width, 2))
-    instructions = sums + reads + weights + 6
-    throughput = warps * rows * max(instructions / 4, wavefronts)
+    width = 4 if block.channels % 4 == 0 or block.channels == work.group_channels else 2 if block.channels % 2 == 0 else 1
+    weights = work.kernel_x * ceil(block.channels / width)
+    instructions = work.kernel_x * block.sums + reads * (1 if work.row_pitch else 2) + weights + 8
+    wavefronts = reads * _wavefronts(work, block) + weights * (1 if x_blocks * work.rows >= 32 else 2)
+    tail = block.sums * (5 if work.row_pitch else 8) + 60  # epilogue, store, position
+    throughput = warps * max((rows * instructions + tail) / 4, rows * wavefronts)
     rounds = ceil(items / threads)
-    stall = max(1.0, 4.0 / min(block.sums, 8))
-    latency = rounds * (rows * (sums * stall + reads + weights + 30 / (1 + block.sums / 8)) + 60) + 40
-    return Estimate(throughput, latency)
-
-
-def block_step(work: Work) -> int:
-    return work.stride_x
+    active = min(warps, threads // 32)
+    unrolled = work.kernel_y if work.kernel_y * work.kernel_x * block.sums <= 600 else 1
+    waiting = instructions + LATENCY / unrolled + work.kernel_x * max(0, 4 - block.sums)
+    round_cycles = rows * max(ceil(active / 4) * instructions, active * wavefronts, waiting) + tail
+    return Estimate(throughput, rounds * round_cycles + BARRIER)
 
 
 def best_block(work: Work, threads: int, blocks_per_core: int) -> tuple[Block, Estimate]:
     """The block with the least time when `blocks_per_core` blocks share a multiprocessor."""
-    scored = [(max(e.throughput, e.latency / blocks_per_core), b.sums, b, e)
+    scored = [(max(e.throughput, e.latency / blocks_per_core) + 0.25 * e.throughput, b.sums, b, e)
               for b in candidates(work) for e in (estimate(work, b, threads),)]
     _, _, block, least = min(scored, key=lambda s: s[:2])
     return block, least
@@ -136,7 +164,7 @@ def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, 
     works
         The kernel's convolutions, in order.
     positions
-        Largest number of outputs of a stage that is no convolution, so that those find enough threads.
+        Outputs of all stages that are no convolutions, so that those find enough threads.
     alone
         Plan for a grid with no more than one block per multiprocessor.
     """
@@ -144,16 +172,15 @@ def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, 
     for threads in THREADS:
         if threads > max_threads:
             continue
-        residents = 1 if alone else max(1, min(max_threads // threads, 8, registers // (threads * 64),
+        residents = 1 if alone else max(1, min(max_threads * 2 // threads, 8, registers // (threads * 64),
                                                scratch_per_core // (scratch_bytes + 1024)))
         chosen = [best_block(w, threads, residents) for w in works]
-        other = positions / threads * 12
-        throughput = sum(e.throughput for _, e in chosen) + positions / 32 * 3
-        latency = sum(e.latency for _, e in chosen) + other + threads * 0.2
-        cycles = max(throughput, latency / residents)
+        throughput = sum(e.throughput for _, e in chosen) + positions / 32 * 5
+        latency = sum(e.latency for _, e in chosen) + (positions / threads + 1) * 20 + threads * 0.2
+        cycles = max(throughput, latency / residents) + 0.25 * throughput
         if best is None or cycles < best.cycles * 0.98:
-            sums = max((b.sums for b, _ in chosen), default=1)
-            wanted = min(255, 40 + sums + sums // 2)
+            sums = max((b.sums + w.pool_x * w.pool_y // 2 * 4 for (b, _), w in zip(chosen, works, strict=True)), default=1)
+            wanted = min(255, 44 + sums + sums // 2)
             residents = max(1, min(residents, registers // (threads * wanted)))
             best = Blocking(threads, residents, tuple(b for b, _ in chosen), cycles)
     assert best is not None

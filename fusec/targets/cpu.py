@@ -17,7 +17,7 @@ from fusec.targets.base import Call, MappedKernel
 from fusec.targets.device import Device
 from fusec.targets.mapper import FloatArray, Mapper
 
-_LIBRARIES = {"conv2d": "conv2d.hpp", "depthwise_conv2d": "conv2d.hpp", "conv_transpose2d": "conv_transpose2d.hpp",
+_LIBRARIES = {"conv2d": "conv2d.hpp", "conv2d_pool": "conv2d.hpp", "depthwise_conv2d": "conv2d.hpp", "conv_transpose2d": "conv_transpose2d.hpp",
               "max_pool2d": "pool.hpp", "avg_pool2d": "pool.hpp", "global_avg_pool2d": "reduce.hpp", "softmax": "reduce.hpp",
               "copy": "pointwise.hpp", "concat": "pointwise.hpp", "add": "pointwise.hpp", "mul": "pointwise.hpp",
               "upsample": "pointwise.hpp", "depth_to_space": "pointwise.hpp", "flatten": "pointwise.hpp",
@@ -84,13 +84,27 @@ class _CpuMapper(Mapper):
         assert isinstance(layer, L.Conv2d)
         if layer.groups == layer.out_channels == self.input_channels(stage):
             return self._depthwise(index, stage, layer)
+        return self.call(index, stage, "conv2d", self._conv_numbers(stage, stage.footprint.x.extent or 1, (1, 1)),
+                         (self.read(stage),))
+
+    def conv_pool(self, index: int, conv: Stage, pool: Stage) -> Call:
+        assert pool.node is not None
+        layer = pool.node.layer
+        assert isinstance(layer, L.Windowed)
+        numbers = self._conv_numbers(conv, pool.footprint.x.extent or 1, layer.kernel)
+        return Call("conv2d_pool", (self.struct(index - 1, conv, numbers), self.pool_struct(index, pool)),
+                    (self.names[pool.writes], "params", self.read(conv)))
+
+    def _conv_numbers(self, stage: Stage, columns: int, pool: L.Pair) -> G.Numbers:
+        """Constants of a convolution whose blocks share a row of `columns` outputs of the pool (of its own without one)."""
+        assert stage.node is not None
+        layer = stage.node.layer
+        assert isinstance(layer, L.Conv2d)
         lanes, numbers = self._vectors(stage, layer, max_vectors=4)
-        box = stage.footprint
         room = max(1, (_REGISTERS[self.device.vector] - 4) // lanes.vectors - 1)
-        columns = _even_split(box.x.extent or 1, room)
-        images = max(n for n in (1, 2, 4, 8) if n <= stage.writes.images and n * columns <= room) if columns * 2 <= room else 1
-        numbers |= G.window_numbers(stage, stage.reads[0]) | {"BLOCK_X": columns, "BLOCK_N": images}
-        return self.call(index, stage, "conv2d", numbers, (self.read(stage),))
+        block = _even_split(columns, max(1, room // (pool[1] + (pool != (1, 1))))) * pool[1]
+        images = max(n for n in (1, 2, 4, 8) if n == 1 or (n <= stage.writes.images and n * block <= room))
+        return numbers | G.window_numbers(stage, stage.reads[0]) | {"BLOCK_X": block, "BLOCK_N": images}
 
     def conv_transpose(self, index: int, stage: Stage) -> Call:
         assert stage.node is not None

@@ -6,6 +6,7 @@ every other stage computes one output per thread and step.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import gcd
 
 import numpy as np
@@ -13,17 +14,19 @@ import numpy as np
 from fusec.graph import layers as L
 from fusec.schedule.ir import Buffer, Read, Schedule, Space, Stage
 from fusec.targets import geometry as G
-from fusec.targets.base import Call, MappedKernel
+from fusec.targets.base import Call, MappedKernel, Staging
 from fusec.targets.blocking import Block, Work, choose
 from fusec.targets.device import Device
 from fusec.targets.mapper import FloatArray, Mapper
 
-_LIBRARIES = {"conv2d": "conv2d.cuh", "dense": "dense.cuh", "conv_transpose2d": "conv_transpose2d.cuh", "max_pool2d": "pool.cuh",
-              "avg_pool2d": "pool.cuh", "global_avg_pool2d": "reduce.cuh", "softmax": "reduce.cuh", "copy": "pointwise.cuh",
+_LIBRARIES = {"conv2d": "conv2d.cuh", "conv2d_pool": "conv2d.cuh", "dense": "dense.cuh",
+              "conv_transpose2d": "conv_transpose2d.cuh", "max_pool2d": "pool.cuh", "avg_pool2d": "pool.cuh", "global_avg_pool2d": "reduce.cuh", "softmax": "reduce.cuh", "copy": "pointwise.cuh",
               "concat": "pointwise.cuh", "add": "pointwise.cuh", "mul": "pointwise.cuh", "upsample": "pointwise.cuh",
               "depth_to_space": "pointwise.cuh", "flatten": "pointwise.cuh", "local_response_norm": "pointwise.cuh"}
 
 
+UNROLLED_SUMS = 600  # multiply-adds a loop body may hold
+STAGED, STAGED_ALONE = 4096, 12288  # weights and biases copied into scratch, at most; for a block among many, and alone
 DENSE_DEPTH = 64  # products per output from which on a linear layer's sum is shared among a warp
 
 
@@ -36,14 +39,15 @@ def map_schedule(schedule: Schedule, device: Device, *, small_grid: bool = False
         Whether the grid will not fill the device, so that a block has a multiprocessor to itself.
     """
     mapper = _CudaMapper(schedule, device)
-    works = {s: mapper.work(s) for s in schedule.stages
-             if s.node is not None and isinstance(s.node.layer, L.Conv2d) and not mapper.is_dense(s)}
-    positions = max((s.writes.images * s.footprint.elements for s in schedule.stages if s not in works), default=32)
-    blocking = choose(tuple(works.values()), scratch_bytes=4 * schedule.scratch_elements,
+    works = mapper.works()
+    positions = sum(s.writes.images * s.footprint.elements for s in schedule.stages if s not in works)
+    mapper.stage_weights(tuple(works), small_grid)
+    blocking = choose(tuple(works.values()), scratch_bytes=4 * mapper.scratch,
                       scratch_per_core=device.scratch_per_core, registers=device.registers_per_core,
                       max_threads=min(1024, device.max_threads_per_core), positions=positions, alone=small_grid)
     mapper.blocks = dict(zip(works, blocking.blocks, strict=True))
-    return mapper.kernel(blocking.threads, blocking.blocks_per_core)
+    kernel = mapper.kernel(blocking.threads, blocking.blocks_per_core)
+    return replace(kernel, scratch=mapper.scratch, staging=tuple(mapper.staging))
 
 
 class _CudaMapper(Mapper):
@@ -51,7 +55,38 @@ class _CudaMapper(Mapper):
     core = "core.cuh"
     align = 4  # 16 bytes, for float4 loads
 
-    blocks: dict[Stage, Block]
+    def __init__(self, schedule: Schedule, device: Device) -> None:
+        super().__init__(schedule, device)
+        self.blocks: dict[Stage, Block] = {}
+        self.staging: list[Staging] = []
+        self.scratch = schedule.scratch_elements
+        self._staged: frozenset[Stage] = frozenset()
+
+    def works(self) -> dict[Stage, Work]:
+        """Extents of every convolution stage that is not `dense`."""
+        found: dict[Stage, Work] = {}
+        for stage, after in zip(self.schedule.stages, (*self.schedule.stages[1:], None), strict=True):
+            if stage.node is not None and isinstance(stage.node.layer, L.Conv2d) and not self.is_dense(stage):
+                found[stage] = self.work(stage, after if stage.writes.space is Space.REGISTER else None)
+        return found
+
+    def stage_weights(self, convolutions: tuple[Stage, ...], small_grid: bool) -> None:
+        """Choose the convolutions whose weights are copied into scratch once per block: all of them, or none when they are many.
+        A block alone on its multiprocessor otherwise waits for each weight's first load."""
+        sizes = [sum(self._parameter_sizes(s)) for s in convolutions]
+        limit = STAGED_ALONE if small_grid else STAGED
+        if sum(sizes) <= limit and 4 * (self.scratch + 4 + sum(sizes)) <= self.device.scratch_per_block:
+            self._staged = frozenset(convolutions)
+            self.scratch = -(-self.scratch // 4) * 4
+
+    def _parameter_sizes(self, stage: Stage) -> tuple[int, int]:
+        """Elements of a convolution's packed weights and bias, each with its alignment."""
+        assert stage.node is not None
+        layer = stage.node.layer
+        assert isinstance(layer, L.Conv2d)
+        pitch = -(-layer.out_channels // 4) * 4
+        depth = self.input_channels(stage) // layer.groups
+        return depth * layer.kernel[0] * layer.kernel[1] * pitch, pitch
 
     def buffer_type(self, buffer: Buffer, written: bool) -> str:
         if buffer.space is Space.SCRATCH:
@@ -62,15 +97,18 @@ class _CudaMapper(Mapper):
     def channel_parameter(self, offset: int) -> str:
         return f"__ldg(params + {offset} + c)"
 
-    def work(self, stage: Stage) -> Work:
-        """Extents of a convolution stage."""
+    def work(self, stage: Stage, pool: Stage | None = None) -> Work:
+        """Extents of a convolution stage, and of the pool it is merged with."""
         assert stage.node is not None
-        layer = stage.node.layer
+        layer, read = stage.node.layer, stage.reads[0].buffer
         assert isinstance(layer, L.Conv2d)
-        r = G.region(stage, self.shape(stage.writes))
+        last = pool or stage
+        r = G.region(last, self.shape(last.writes))
+        pool_y, pool_x = (1, 1) if pool is None or pool.node is None else _kernel(pool.node.layer)
         y, x = layer.window(L.Axis.Y), layer.window(L.Axis.X)
         return Work(stage.writes.images, r.channels, gcd(layer.out_channels // layer.groups, r.channels), r.rows, r.columns,
-                    self.input_channels(stage) // layer.groups, y.size, x.size, x.stride, x.dilation)
+                    self.input_channels(stage) // layer.groups, y.size, x.size, y.stride, x.stride, x.dilation,
+                    read.row_pitch if read.space is Space.SCRATCH else 0, read.image_pitch, pool_y, pool_x)
 
     def is_dense(self, stage: Stage) -> bool:
         """Whether a convolution is a linear layer large enough to share each sum among a warp. A property of the layer alone,
@@ -107,6 +145,17 @@ class _CudaMapper(Mapper):
         if self.is_dense(stage):
             assert isinstance(stage.node.layer, L.Conv2d)
             return self._dense(index, stage, stage.node.layer)
+        numbers, pointers = self._conv_numbers(stage)
+        return self.call(index, stage, "conv2d", numbers, (*pointers, self.read(stage)))
+
+    def conv_pool(self, index: int, conv: Stage, pool: Stage) -> Call:
+        numbers, pointers = self._conv_numbers(conv)
+        return Call("conv2d_pool", (self.struct(index - 1, conv, numbers), self.pool_struct(index, pool)),
+                    (self.names[pool.writes], "params", *pointers, self.read(conv)))
+
+    def _conv_numbers(self, stage: Stage) -> tuple[G.Numbers, tuple[str, str]]:
+        """A convolution's constants, and where its weights and bias are."""
+        assert stage.node is not None
         layer, block, work = stage.node.layer, self.blocks[stage], self.work(stage)
         assert isinstance(layer, L.Conv2d)
         pitch = -(-layer.out_channels // 4) * 4
@@ -118,11 +167,22 @@ class _CudaMapper(Mapper):
             return w
 
         size = work.depth * work.kernel_y * work.kernel_x * pitch
-        numbers = G.window_numbers(stage, stage.reads[0]) | self._grouping(stage, layer) | {
-            "BLOCK_C": block.channels, "BLOCK_X": block.columns, "BLOCK_N": block.images,
-            "WEIGHTS": self.packer.add(size, packed), "WEIGHT_PITCH": pitch,
-            "UNROLL_Y": _unroll(work, block), "WIDE": str(work.wide).lower()}
-        return self.call(index, stage, "conv2d", numbers, (self.read(stage),))
+        weights = self.packer.add(size, packed)
+        bias = self.bias(stage)
+        unroll_y = work.kernel_y if work.kernel_y * work.kernel_x * block.sums <= UNROLLED_SUMS else 1
+        numbers: G.Numbers = G.window_numbers(stage, stage.reads[0]) | {
+            "GROUP_IN": work.depth, "GROUP_OUT": layer.out_channels // layer.groups,
+            "BLOCK_C": block.channels, "BLOCK_X": block.columns, "BLOCK_N": block.images, "WEIGHT_PITCH": pitch,
+            "WEIGHT_ALIGN": 4 if block.channels == layer.out_channels else gcd(4, block.channels),
+            "UNROLL_Y": unroll_y, "UNROLL_C": _unroll_channels(work, block, unroll_y),
+            "WIDE": str(work.wide).lower(), "BIAS": str(bias is not None).lower()}
+        home, first = "params", 0
+        if stage in self._staged:
+            count = sum(self._parameter_sizes(stage)) if bias is not None else self._parameter_sizes(stage)[0]
+            self.staging.append(Staging(self.scratch, weights, count))
+            home, first = "scratch", self.scratch - weights
+            self.scratch += count
+        return numbers, (f"{home} + {weights + first}", f"{home} + {(weights if bias is None else bias) + first}")
 
     def conv_transpose(self, index: int, stage: Stage) -> Call:
         assert stage.node is not None
@@ -154,6 +214,13 @@ def _flat(read: Read, layer: L.Conv2d) -> bool:
             and b.offset % 4 == 0 and b.image_pitch % 4 == 0)
 
 
-def _unroll(work: Work, block: Block) -> int:
-    """Kernel rows unrolled: all of them while the body stays a few hundred multiply-adds."""
-    return work.kernel_y if work.kernel_y * work.kernel_x * block.sums <= 600 else 1
+def _unroll_channels(work: Work, block: Block, unroll_y: int) -> int:
+    """Input channels unrolled, so that a small body has several loads under way."""
+    body = unroll_y * work.kernel_x * block.sums
+    most = max(1, UNROLLED_SUMS // (4 * body)) if unroll_y == work.kernel_y else 1
+    return max(u for u in (1, 2, 4, 8) if u <= most and u <= work.depth)
+
+
+def _kernel(layer: L.Layer) -> L.Pair:
+    assert isinstance(layer, L.Windowed)
+    return layer.kernel

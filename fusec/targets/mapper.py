@@ -7,7 +7,7 @@ and how many threads do the work.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from fusec.graph import layers as L
 from fusec.graph.shapes import Shape
 from fusec.schedule.ir import Buffer, Read, Schedule, Space, Stage
 from fusec.targets import geometry as G
-from fusec.targets.base import BufferCode, Call, MappedKernel, Packer
+from fusec.targets.base import BufferCode, Call, MappedKernel, Packer, Struct
 from fusec.targets.device import Device
 from fusec.targets.epilogue import epilogue, literal
 
@@ -41,16 +41,33 @@ class Mapper(ABC):
     def kernel(self, threads: int, blocks_per_core: int) -> MappedKernel:
         """Map every stage; to be called once."""
         schedule, chain = self.schedule, self.schedule.chain
-        calls = tuple(c for i, s in enumerate(schedule.stages) for c in self.stage(i, s))
+        calls = tuple(self.all_calls())
         calls = (*calls[:-1], replace(calls[-1], barrier=False))
         libraries = (self.core, *dict.fromkeys(self.libraries[c.function] for c in calls))
         tiles_c = -(-chain.shapes[chain.output].channels // schedule.tile.channels)
         return MappedKernel(schedule, self.device, threads, blocks_per_core, schedule.scratch_elements,
                             tuple(f"in{i}" for i in range(len(chain.inputs))), self.sizes, tiles_c,
-                            tuple(map(self.buffer, schedule.buffers)), calls, libraries, self.packer.packs)
+                            tuple(self.buffer(b) for b in schedule.buffers if b.space is not Space.REGISTER), calls, libraries,
+                            self.packer.packs)
+
+    def all_calls(self) -> Iterator[Call]:
+        """The calls of all stages in order; a convolution that stays in registers is one call with the pool behind it."""
+        merged: Stage | None = None
+        for index, stage in enumerate(self.schedule.stages):
+            if stage.writes.space is Space.REGISTER:
+                merged = stage
+            elif merged is not None:
+                yield self.conv_pool(index, merged, stage)
+                merged = None
+            else:
+                yield from self.stage(index, stage)
 
     @abstractmethod
     def conv(self, index: int, stage: Stage) -> Call: ...
+
+    @abstractmethod
+    def conv_pool(self, index: int, conv: Stage, pool: Stage) -> Call:
+        """The convolution before stage `index`, and that stage, a pool that reads it from registers."""
 
     @abstractmethod
     def conv_transpose(self, index: int, stage: Stage) -> Call: ...
@@ -111,10 +128,21 @@ class Mapper(ABC):
 
     def call(self, index: int, stage: Stage, function: str, numbers: G.Numbers, reads: Sequence[str]) -> Call:
         """A call with the stage's region, its own numbers and its epilogue."""
+        return Call(function, (self.struct(index, stage, numbers),), (self.names[stage.writes], "params", *reads))
+
+    def struct(self, index: int, stage: Stage, numbers: G.Numbers) -> Struct:
+        """The stage's region, its own numbers and its epilogue."""
         values = G.region_numbers(stage, self.shape(stage.writes)) | numbers
         statements = epilogue(stage.node, self.shape(stage.writes).channels, self.packer, self.channel_parameter)
-        return Call(f"Stage{index}", f"stage {index}: {G.comment(stage.node, stage)}", function, tuple(values.items()),
-                    statements, (self.names[stage.writes], "params", *reads))
+        return Struct(f"Stage{index}", f"stage {index}: {G.comment(stage.node, stage)}", tuple(values.items()), statements)
+
+    def pool_struct(self, index: int, stage: Stage) -> Struct:
+        """A pool without overlap or padding that reads its input from registers."""
+        assert stage.node is not None
+        layer = stage.node.layer
+        assert isinstance(layer, L.MaxPool2d | L.AvgPool2d)
+        return self.struct(index, stage, {"KERNEL_Y": layer.kernel[0], "KERNEL_X": layer.kernel[1],
+                                          "MEAN": str(isinstance(layer, L.AvgPool2d)).lower()})
 
     def read(self, stage: Stage) -> str:
         return self.names[stage.reads[0].buffer]
@@ -157,7 +185,7 @@ class Mapper(ABC):
         for i, read in enumerate(stage.reads):
             channels = self.shape(read.buffer).channels
             call = self.call(index, stage, "concat", {"FIRST": first, "CHANNELS": channels}, (self.shift(stage, read),))
-            calls.append(replace(call, name=f"{call.name}_{i}", barrier=i == len(stage.reads) - 1))
+            calls.append(replace(call, structs=(replace(call.structs[0], name=f"Stage{index}_{i}"),), barrier=i == len(stage.reads) - 1))
             first += channels
         return tuple(calls)
 

@@ -141,6 +141,19 @@ INLINE void fill_border(const Out& out, const Region& r, int first = 0) {
     }
 }
 
+// A number as a type, for functions that need it while they are compiled.
+template <int VALUE>
+struct Constant {
+  static constexpr int value = VALUE;
+};
+
+// The larger of two values; the first when it is NaN.
+template <class V>
+INLINE V larger(V v, V best) {
+  const V found = v > best ? v : best;
+  return v != v ? v : found;
+}
+
 // Pointwise functions of epilogues, on floats and vectors. A comparison that NaN fails keeps NaN, as the reference does.
 template <class V>
 INLINE V relu(V v) {

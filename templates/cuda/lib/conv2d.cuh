@@ -1,32 +1,33 @@
 // Convolution. A thread computes BLOCK_C channels x BLOCK_X columns x BLOCK_N images in registers. The sum of one output runs
 // over input channels, kernel rows, kernel columns in this order, whatever the blocks, from the bias on.
 
-// `count` consecutive weights, in the widest loads their alignment allows.
-template <int COUNT>
-__device__ __forceinline__ void load_weights(float (&w)[COUNT], const float* __restrict__ p) {
-  if constexpr (COUNT % 4 == 0) {
+// BLOCK_C consecutive weights, in loads of WEIGHT_ALIGN; the last may reach into the padding of the row of weights.
+template <class S>
+__device__ __forceinline__ void load_weights(float (&w)[S::BLOCK_C], const float* p) {
+  constexpr int ALIGN = S::WEIGHT_ALIGN;
 #pragma unroll
-    for (int i = 0; i < COUNT; i += 4) {
-      const float4 v = __ldg(reinterpret_cast<const float4*>(p + i));
-      w[i] = v.x, w[i + 1] = v.y, w[i + 2] = v.z, w[i + 3] = v.w;
+  for (int i = 0; i < S::BLOCK_C; i += ALIGN) {
+    float v[4];
+    if constexpr (ALIGN == 4) {
+      *reinterpret_cast<float4*>(v) = *reinterpret_cast<const float4*>(p + i);
+    } else if constexpr (ALIGN == 2) {
+      *reinterpret_cast<float2*>(v) = *reinterpret_cast<const float2*>(p + i);
+    } else {
+      v[0] = p[i];
     }
-  } else if constexpr (COUNT % 2 == 0) {
 #pragma unroll
-    for (int i = 0; i < COUNT; i += 2) {
-      const float2 v = __ldg(reinterpret_cast<const float2*>(p + i));
-      w[i] = v.x, w[i + 1] = v.y;
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < COUNT; ++i) w[i] = __ldg(p + i);
+    for (int j = 0; j < ALIGN; ++j)
+      if (i + j < S::BLOCK_C) w[i + j] = v[j];
   }
 }
 
+template <class S>
+using Sums = float[S::BLOCK_N][S::BLOCK_C][S::BLOCK_X];
+
 template <class S, class In>
-__device__ __forceinline__ void accumulate(float (&sum)[S::BLOCK_N][S::BLOCK_C][S::BLOCK_X], const In& in,
-                                           const float* __restrict__ weights, int n, int channel, int y, int x) {
+__device__ __forceinline__ void accumulate(Sums<S>& sum, const In& in, const float* weights, int n, int channel, int y, int x) {
   constexpr int SPAN = (S::BLOCK_X - 1) * S::STRIDE_X + (S::KERNEL_X - 1) * S::DILATION_X + 1;
-#pragma unroll 1
+#pragma unroll S::UNROLL_C
   for (int ci = 0; ci < S::GROUP_IN; ++ci) {
 #pragma unroll S::UNROLL_Y
     for (int ky = 0; ky < S::KERNEL_Y; ++ky) {
@@ -40,7 +41,7 @@ __device__ __forceinline__ void accumulate(float (&sum)[S::BLOCK_N][S::BLOCK_C][
 #pragma unroll
       for (int kx = 0; kx < S::KERNEL_X; ++kx) {
         float w[S::BLOCK_C];
-        load_weights(w, weights + ((ci * S::KERNEL_Y + ky) * S::KERNEL_X + kx) * S::WEIGHT_PITCH);
+        load_weights<S>(w, weights + ((ci * S::KERNEL_Y + ky) * S::KERNEL_X + kx) * S::WEIGHT_PITCH);
 #pragma unroll
         for (int i = 0; i < S::BLOCK_N; ++i)
 #pragma unroll
@@ -55,14 +56,13 @@ __device__ __forceinline__ void accumulate(float (&sum)[S::BLOCK_N][S::BLOCK_C][
 
 // The same sums for kernels too wide to keep a window in registers.
 template <class S, class In>
-__device__ __forceinline__ void accumulate_wide(float (&sum)[S::BLOCK_N][S::BLOCK_C][S::BLOCK_X], const In& in,
-                                                const float* __restrict__ weights, int n, int channel, int y, int x) {
+__device__ __forceinline__ void accumulate_wide(Sums<S>& sum, const In& in, const float* weights, int n, int channel, int y, int x) {
 #pragma unroll 1
   for (int row = 0; row < S::GROUP_IN * S::KERNEL_Y; ++row) {
 #pragma unroll 4
     for (int kx = 0; kx < S::KERNEL_X; ++kx) {
       float w[S::BLOCK_C];
-      load_weights(w, weights + (row * S::KERNEL_X + kx) * S::WEIGHT_PITCH);
+      load_weights<S>(w, weights + (row * S::KERNEL_X + kx) * S::WEIGHT_PITCH);
 #pragma unroll
       for (int i = 0; i < S::BLOCK_N; ++i) {
         const auto r = in.row(n + i, channel + row / S::KERNEL_Y, y + row % S::KERNEL_Y * S::DILATION_Y, 0.0f);
@@ -77,43 +77,110 @@ __device__ __forceinline__ void accumulate_wide(float (&sum)[S::BLOCK_N][S::BLOC
   }
 }
 
+// Biases and products of one block; `channel` is its first output channel, (y, x) its first position in the convolution's box.
+template <class S, class In>
+__device__ __forceinline__ void convolve(Sums<S>& sum, const In& in, const float* weights, const float* bias, int n, int channel,
+                                         int y, int x) {
+#pragma unroll
+  for (int k = 0; k < S::BLOCK_C; ++k) {
+    const float start = S::BIAS ? bias[channel + k] : 0.0f;
+#pragma unroll
+    for (int i = 0; i < S::BLOCK_N; ++i)
+#pragma unroll
+      for (int p = 0; p < S::BLOCK_X; ++p) sum[i][k][p] = start;
+  }
+  const int first = channel / S::GROUP_OUT * S::GROUP_IN - in.c0;  // input channel, relative to the box that is read
+  const int row = y * S::STRIDE_Y + S::OFFSET_Y, column = x * S::STRIDE_X + S::OFFSET_X;
+  if constexpr (S::WIDE) accumulate_wide<S>(sum, in, weights + channel, n, first, row, column);
+  else accumulate<S>(sum, in, weights + channel, n, first, row, column);
+}
+
+// The item-th block of a region: its first image, channel, row and column, and the first column that is its own (the last block
+// of a row starts early instead of reading past the box).
+template <class R, int BLOCK_N, int BLOCK_C, int BLOCK_X>
+struct BlockPosition {
+  static constexpr int X_BLOCKS = (R::COLUMNS + BLOCK_X - 1) / BLOCK_X, C_BLOCKS = R::CHANNELS / BLOCK_C;
+  static constexpr int COUNT = X_BLOCKS * R::ROWS * C_BLOCKS * (R::IMAGES / BLOCK_N);
+  int n, c, y, x, own;
+  __device__ __forceinline__ explicit BlockPosition(int item) {
+    const int block = item % X_BLOCKS * BLOCK_X, last = R::COLUMNS - BLOCK_X;
+    own = R::COLUMN + block;
+    x = R::COLUMN + (block < last ? block : last);
+    y = R::ROW + item / X_BLOCKS % R::ROWS;
+    c = item / (X_BLOCKS * R::ROWS) % C_BLOCKS * BLOCK_C;
+    n = item / (X_BLOCKS * R::ROWS * C_BLOCKS) * BLOCK_N;
+  }
+  __device__ __forceinline__ bool owns(int column) const { return R::COLUMNS % BLOCK_X == 0 || column >= own; }
+};
+
 template <class S, class Out, class In>
-__device__ __forceinline__ void conv2d(const Out& out, const float* __restrict__ params, const In& in) {
+__device__ __forceinline__ void conv2d(const Out& out, const float* __restrict__ params, const float* weights, const float* bias,
+                                       const In& in) {
   fill_border<S>(out);
-  constexpr int X_BLOCKS = (S::COLUMNS + S::BLOCK_X - 1) / S::BLOCK_X, C_BLOCKS = S::CHANNELS / S::BLOCK_C;
-  constexpr int ITEMS = X_BLOCKS * S::ROWS * C_BLOCKS * (S::IMAGES / S::BLOCK_N);
+  typedef BlockPosition<S, S::BLOCK_N, S::BLOCK_C, S::BLOCK_X> Block;
 #pragma unroll 1
-  for (int item = threadIdx.x; item < ITEMS; item += blockDim.x) {
-    const int block = item % X_BLOCKS * S::BLOCK_X;
-    // the last block starts early instead of reading past the box
-    const int column = block < S::COLUMNS - S::BLOCK_X ? block : S::COLUMNS - S::BLOCK_X;
-    const int x = S::COLUMN + column, y = S::ROW + item / X_BLOCKS % S::ROWS;
-    const int c = item / (X_BLOCKS * S::ROWS) % C_BLOCKS * S::BLOCK_C;
-    const int n = item / (X_BLOCKS * S::ROWS * C_BLOCKS) * S::BLOCK_N;
-    const int channel = out.c0 + c;
-    float sum[S::BLOCK_N][S::BLOCK_C][S::BLOCK_X];
-#pragma unroll
-    for (int k = 0; k < S::BLOCK_C; ++k) {
-      const float bias = S::BIAS < 0 ? 0.0f : __ldg(params + S::BIAS + channel + k);
-#pragma unroll
-      for (int i = 0; i < S::BLOCK_N; ++i)
-#pragma unroll
-        for (int p = 0; p < S::BLOCK_X; ++p) sum[i][k][p] = bias;
-    }
-    if (S::INSIDE || out.wanted(n, y, x, S::BLOCK_X)) {
-      const float* weights = params + S::WEIGHTS + channel;
-      const int first = channel / S::GROUP_OUT * S::GROUP_IN - in.c0;  // input channel, relative to the box that is read
-      const int row = y * S::STRIDE_Y + S::OFFSET_Y, col = x * S::STRIDE_X + S::OFFSET_X;
-      if constexpr (S::WIDE) accumulate_wide<S>(sum, in, weights, n, first, row, col);
-      else accumulate<S>(sum, in, weights, n, first, row, col);
-    }
+  for (int item = threadIdx.x; item < Block::COUNT; item += blockDim.x) {
+    const Block b(item);
+    const int channel = out.c0 + b.c;
+    Sums<S> sum = {};
+    if (S::INSIDE || out.wanted(b.n, b.y, b.x, S::BLOCK_X)) convolve<S>(sum, in, weights, bias, b.n, channel, b.y, b.x);
 #pragma unroll
     for (int i = 0; i < S::BLOCK_N; ++i)
 #pragma unroll
       for (int k = 0; k < S::BLOCK_C; ++k)
 #pragma unroll
         for (int p = 0; p < S::BLOCK_X; ++p)
-          if (S::COLUMNS % S::BLOCK_X == 0 || column + p >= block)
-            out.template store<S::INSIDE>(n + i, c + k, y, x + p, S::epilogue(sum[i][k][p], channel + k, params));
+          if (b.owns(b.x + p))
+            out.template store<S::INSIDE>(b.n + i, b.c + k, b.y, b.x + p, S::epilogue(sum[i][k][p], channel + k, params));
+  }
+}
+
+// A convolution whose output goes, in registers, into a pool P without overlap or padding. BLOCK_X counts the convolution's
+// columns, P::KERNEL_X of them for each of the pool's.
+template <class S, class P, class Out, class In>
+__device__ __forceinline__ void conv2d_pool(const Out& out, const float* __restrict__ params, const float* weights,
+                                            const float* bias, const In& in) {
+  fill_border<P>(out);
+  constexpr int POOLED = S::BLOCK_X / P::KERNEL_X;
+  typedef BlockPosition<P, S::BLOCK_N, S::BLOCK_C, POOLED> Block;
+#pragma unroll 1
+  for (int item = threadIdx.x; item < Block::COUNT; item += blockDim.x) {
+    const Block b(item);
+    const int channel = out.c0 + b.c;
+    float pooled[S::BLOCK_N][S::BLOCK_C][POOLED];
+#pragma unroll
+    for (int i = 0; i < S::BLOCK_N; ++i)
+#pragma unroll
+      for (int k = 0; k < S::BLOCK_C; ++k)
+#pragma unroll
+        for (int p = 0; p < POOLED; ++p) pooled[i][k][p] = P::MEAN ? 0.0f : -infinity();
+    if (P::INSIDE || out.wanted(b.n, b.y, b.x, POOLED)) {
+#pragma unroll 1
+      for (int row = 0; row < P::KERNEL_Y; ++row) {
+        Sums<S> sum;
+        convolve<S>(sum, in, weights, bias, b.n, channel, b.y * P::KERNEL_Y + row, b.x * P::KERNEL_X);
+#pragma unroll
+        for (int i = 0; i < S::BLOCK_N; ++i)
+#pragma unroll
+          for (int k = 0; k < S::BLOCK_C; ++k)
+#pragma unroll
+            for (int p = 0; p < S::BLOCK_X; ++p) {
+              const float v = S::epilogue(sum[i][k][p], channel + k, params);
+              float& best = pooled[i][k][p / P::KERNEL_X];
+              if (P::MEAN) best += v;
+              else best = v > best || v != v ? v : best;
+            }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < S::BLOCK_N; ++i)
+#pragma unroll
+      for (int k = 0; k < S::BLOCK_C; ++k)
+#pragma unroll
+        for (int p = 0; p < POOLED; ++p)
+          if (b.owns(b.x + p)) {
+            const float v = P::MEAN ? pooled[i][k][p] / float(P::KERNEL_Y * P::KERNEL_X) : pooled[i][k][p];
+            out.template store<P::INSIDE>(b.n + i, b.c + k, b.y, b.x + p, P::epilogue(v, channel + k, params));
+          }
   }
 }

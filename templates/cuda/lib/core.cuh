@@ -105,6 +105,13 @@ __device__ __forceinline__ float tanh_activation(float v) { return tanhf(v); }
 __device__ __forceinline__ float silu(float v) { return v * sigmoid(v); }
 __device__ __forceinline__ float channel_affine(float v, float scale, float shift) { return fmaf(v, scale, shift); }
 
+// Copy COUNT parameters (a multiple of 4, both sides aligned to 16 bytes) into scratch.
+template <int COUNT>
+__device__ __forceinline__ void stage_parameters(float* scratch, const float* __restrict__ params) {
+  for (int i = threadIdx.x; i < COUNT / 4; i += blockDim.x)
+    reinterpret_cast<float4*>(scratch)[i] = __ldg(reinterpret_cast<const float4*>(params) + i);
+}
+
 // A position of a stage's region, counted by columns, rows, channels, images; relative to the box.
 template <class S>
 struct Position {
