@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "fusec.targets": ("fusec.targets", "fusec.schedule", "fusec.graph", "fusec.debug"),
     "fusec.emit": ("fusec.emit", "fusec.targets", "fusec.schedule", "fusec.graph", "fusec.runtime.program"),
     "fusec.runtime": ("fusec.runtime",),  # copied into artefacts, which run without the rest
+    "fusec.cli": ("fusec",),
 }
 
 CUDA_PACKAGES = ("cupy", "cupy_backends", "cupyx", "cuda")
@@ -86,6 +87,11 @@ def test_every_package_has_its_rule() -> None:
 def test_only_the_cuda_runtime_imports_cuda_packages() -> None:
     users = [name for name, targets in IMPORTS.items() if any(within(t, CUDA_PACKAGES) for t in targets)]
     assert [u for u in users if u != "fusec.runtime.cuda"] == []
+
+
+def test_nothing_imports_the_command_line() -> None:
+    users = [name for name, targets in IMPORTS.items() if any(within(t, ("fusec.cli",)) for t in targets)]
+    assert [u for u in users if not within(u, ("fusec.cli", "fusec.__main__"))] == []
 
 
 def test_interpreter_and_planner_share_no_footprints() -> None:

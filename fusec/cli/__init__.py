@@ -13,9 +13,9 @@ import sys
 
 import click
 
-from fusec import __version__
 from fusec.cli.failures import guarded
 from fusec.errors import nearest
+from fusec.version import VERSION
 
 # Name and summary of every command: the module `fusec.cli.NAME` holds it as `command`.
 COMMANDS = {
@@ -60,7 +60,7 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, epilog=f"Example: fusec compile lenet5 -o build/lenet5\n\n{EXIT_CODES}",
              context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, "--version", prog_name="fusec", message="%(prog)s %(version)s")
+@click.version_option(VERSION, "--version", prog_name="fusec", message="%(prog)s %(version)s")
 def cli() -> None:
     """Plans, generates, compiles and runs fused kernels for convolutional networks.
 

@@ -17,7 +17,7 @@ from fusec.cli import options
 from fusec.cli.building import Built, build, device_in_words, finish
 from fusec.cli.networks import random_inputs, read_any, sizes_to_run
 from fusec.cli.options import Shape4
-from fusec.cli.output import extents, facts, in_seconds, line, note, plural, print_json, table
+from fusec.cli.output import extents, facts, in_seconds, line, note, print_json, table
 from fusec.cli.progress import Progress
 from fusec.cli.timing import Call, Clock, Timed, alternate, wall_clock
 from fusec.errors import AccuracyError
@@ -96,7 +96,7 @@ def command(network: str, batch: int | None, shape: Shape4 | None, target: str, 
         return
     facts([("network", graph.name), ("target", device_in_words(device)),
            ("input", ", ".join(extents(a.shape) for a in inputs.values())),
-           ("results", "equal bit for bit" + (f", within {difference:.1e} of the reference" if difference is not None else ""))])
+           ("results", "equal bit for bit" + ("" if difference is None else f", within {difference:.1e} of the reference"))])
     line()
     _show(ways, timed, sizes)
     line()
@@ -128,8 +128,8 @@ def _check_equal(graph: LayerGraph, results: Mapping[str, Sequence[Array]]) -> N
             differ = np.flatnonzero(one.view(np.uint32) != other.view(np.uint32))
             if differ.size:
                 first = np.unravel_index(differ[0], one.shape)
-                raise AccuracyError(f"'{output}' differs between fused and {name} in {plural(differ.size, 'value')} of {one.size}, "
-                                    f"first at {tuple(map(int, first))}: {one[first]!r} and {other[first]!r}")
+                raise AccuracyError(f"'{output}' differs between fused and {name} in {differ.size} of {one.size} values, first "
+                                    f"at {tuple(map(int, first))}: {one[first]} and {other[first]}")
 
 
 def _reference(graph: LayerGraph, inputs: Arrays, sizes: Nominal) -> Reference:
@@ -164,8 +164,11 @@ def _distance(made: Sequence[Array], wanted: Sequence[Array]) -> float | None:
     return max(parts) if parts else None
 
 
-def _time(ways: Mapping[str, Built], plain: Reference, inputs: Arrays, rounds: int | None, progress: Progress) -> dict[str, Timed]:
-    calls: dict[str, tuple[Call, Clock, int | None]] = {name: (*_call(built.model, inputs), None) for name, built in ways.items()}
+def _time(ways: Mapping[str, Built], plain: Reference, inputs: Arrays, rounds: int | None,
+          progress: Progress) -> dict[str, Timed]:
+    calls: dict[str, tuple[Call, Clock, int | None]] = {}
+    for name, built in ways.items():
+        calls[name] = (*_call(built.model, inputs), None)
     if plain.call is not None:
         calls[REFERENCE] = (plain.call, wall_clock, REFERENCE_ROUNDS)
     return dict(zip(calls, alternate(list(calls.values()), rounds, progress), strict=True))

@@ -29,13 +29,14 @@ def ls(as_json: bool) -> None:
     """List the kernels kept, oldest first."""
     cache = _cache()
     entries = cache.list()
+    size = sum(e.bytes for e in entries)
     if as_json:
-        print_json({"folder": str(cache.folder), "bytes": sum(e.bytes for e in entries), "entries": [_plain(e) for e in entries]})
+        print_json({"folder": str(cache.folder), "bytes": size, "entries": [_plain(e) for e in entries]})
         return
     if entries:
         table(("kernel", ">size", "built"), [(_short(e), in_bytes(e.bytes), _date(e.modified)) for e in entries])
         line()
-    facts([("folder", str(cache.folder)), ("kept", f"{plural(len(entries), 'kernel')}, {in_bytes(sum(e.bytes for e in entries))}")])
+    facts([("folder", str(cache.folder)), ("kept", f"{plural(len(entries), 'kernel')}, {in_bytes(size)}")])
 
 
 @command.command(epilog="Example: fusec cache clear")

@@ -14,7 +14,7 @@ from fusec.cli.building import Built, build, device_in_words, plan_in_words
 from fusec.cli.output import facts, in_seconds, line, plural, print_json
 from fusec.cli.progress import Progress
 from fusec.graph.locate import find_graph
-from fusec.runtime.cpu_engine import POOL
+from fusec.runtime.program import POOL
 from fusec.runtime.save import save
 
 
@@ -33,8 +33,8 @@ def command(network: str, target: str, dtype: str, fuse: str, weights: Path | No
     """Plan, generate and build a network, and write it as a folder.
 
     NET is the path of a description or the name of a shipped network. The folder holds the generated source, the compiled
-    kernels, the weights and a manifest. fusec.load(DIR) and fusec run DIR use it; so does Python's import, with the folder above
-    it on the path, and without fusec.
+    kernels, the weights and a manifest. fusec.load(DIR) and fusec run DIR use it; so does Python's import, with the folder
+    above it on the path, and without fusec.
     """
     options.only_one(weights=weights, random_weights=random_weights)
     began = time.perf_counter()

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
-from fusec import __version__, debug
+from fusec import debug
 from fusec.cli import options
 from fusec.cli.output import facts, in_bytes, line, plural, print_json
 from fusec.errors import FusecError, MissingError
@@ -21,6 +21,7 @@ from fusec.runtime.cache import Cache
 from fusec.runtime.cpu_engine import usable_threads
 from fusec.runtime.program import Source
 from fusec.targets.device import host
+from fusec.version import VERSION
 
 PROBE = Source("fusec_probe", 'extern "C" __attribute__((visibility("default"))) int fusec_probe() { return 0; }\n', "cpp")
 
@@ -34,8 +35,9 @@ def command(ctx: click.Context, as_json: bool) -> None:
     Looks for Python and NumPy, a C++ compiler (which it tries), the CPU's vectors, the cache of compiled kernels, NVRTC, CuPy
     and GPUs. Exit code 5 when kernels can be compiled for neither CPU nor GPU.
     """
-    found = {"fusec": __version__, "python": platform.python_version(), "platform": platform.platform(),
-             "numpy": np.__version__, "cpu": _cpu(), "cache": _cache(), "cuda": _cuda()}
+    found: dict[str, Any] = {
+        "fusec": VERSION, "python": platform.python_version(), "platform": platform.platform(), "numpy": np.__version__,
+        "cpu": _cpu(), "cache": _cache(), "cuda": _cuda()}
     found["usable"] = [target for target in ("cpu", "cuda") if found[target]["usable"]]
     if as_json:
         print_json(found)
@@ -46,9 +48,9 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 def _cpu() -> dict[str, Any]:
-    device, threads, compiler, problem = host(), None, None, None
+    device, compiler, problem = host(), None, None
+    threads = debug.threads() or usable_threads()
     try:
-        threads = debug.threads() or usable_threads()
         chosen = cpu.find_compiler(debug.compiler())
         compiler = str(chosen)
         cpu.build(PROBE, chosen)
@@ -100,7 +102,7 @@ def _show(found: dict[str, Any]) -> None:
         ("python", f"{found['python']} ({sys.executable})"),
         ("platform", found["platform"]),
         ("numpy", found["numpy"]),
-        ("cpu", f"{cpu_facts['machine']}, {cpu_facts['vector_bits']}-bit vectors, {plural(cpu_facts['threads'] or 0, 'thread')}"),
+        ("cpu", f"{cpu_facts['machine']}, {cpu_facts['vector_bits']}-bit vectors, {plural(cpu_facts['threads'], 'thread')}"),
         ("compiler", cpu_facts["compiler"] or "none"),
         ("cache", f"{cache['folder']}: {plural(cache['kernels'], 'kernel')}, {in_bytes(cache['bytes'])}, "
                   f"{'writable' if cache['writable'] else 'not writable'}"),

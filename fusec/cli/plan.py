@@ -78,8 +78,8 @@ def _show(report: Report, device: Device) -> None:
 
 def _chain_row(index: int, chain: ChainReport) -> tuple[str, ...]:
     return (f"{index} {chain.name}", str(len(chain.layers)), extents(chain.tile), in_words(chain.tiles),
-            in_words(chain.multiply_adds), f"{chain.extra_ratio:.1%}", in_bytes(chain.scratch_bytes), in_bytes(chain.bytes_fused),
-            in_bytes(chain.bytes_unfused), in_seconds(chain.seconds))
+            in_words(chain.multiply_adds), f"{chain.extra_ratio:.1%}", in_bytes(chain.scratch_bytes),
+            in_bytes(chain.bytes_fused), in_bytes(chain.bytes_unfused), in_seconds(chain.seconds))
 
 
 def _stage_row(index: int, stage: StageReport) -> tuple[str, ...]:

@@ -40,9 +40,9 @@ def command(network: str, inputs: tuple[Path, ...], output: Path | None, target:
             weights: Path | None, random_weights: int | None, as_json: bool) -> None:
     """Run a compiled folder or a network on arrays or pictures.
 
-    INPUT is a .npy file of shape (images, channels, height, width), a .npz with one array per input (by the input's name, or in
-    order), or, with the extra `image`, a picture: scaled to 0..1, grey for networks of 1 channel, RGB for 3. Several files for a
-    network with one input are put together as one batch; a network with several inputs takes one file for each, in order.
+    INPUT is a .npy file of shape (images, channels, height, width), a .npz with one array per input (by the input's name, or
+    in order), or, with the extra `image`, a picture: scaled to 0..1, grey for networks of 1 channel, RGB for 3. Several files
+    for a network with one input are put together as one batch; a network with several inputs takes one file for each, in order.
 
     Without -o it prints the shapes and, of vectors, the five largest values with their positions: the classes.
     """

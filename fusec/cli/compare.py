@@ -1,0 +1,205 @@
+"""`fusec compare`: every layer's values against the float64 reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from fusec import pipeline
+from fusec.cli import options
+from fusec.cli.arrays import read_inputs
+from fusec.cli.building import device_in_words, finish
+from fusec.cli.layerwise import layerwise, tensor_of
+from fusec.cli.networks import random_inputs, read_any, sizes_to_run
+from fusec.cli.options import Shape4
+from fusec.cli.output import extents, facts, line, plural, print_json, table
+from fusec.cli.progress import Progress
+from fusec.errors import AccuracyError, InternalError
+from fusec.graph import reference
+from fusec.graph.graph import LayerGraph
+from fusec.plan.cost import OPEN_HEIGHT, Nominal, nominal_for
+
+TOLERANCE = 1e-5  # of a layer's largest value
+OPEN_SIZE = (160, 240)  # compared at where an image size is open: tiles, and the reference's time, are in mind
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one tensor is from the reference.
+
+    Relative numbers are by the reference's largest value, or absolute where that is 0.
+
+    Attributes
+    ----------
+    own
+        What this layer adds: its values against a float64 layer fed with the very values the kernel read. None for outputs of
+        the whole network.
+    """
+
+    layer: str
+    tensor: str
+    chain: str
+    shape: tuple[int, ...]
+    peak: float
+    absolute: float
+    relative: float
+    place: tuple[int, ...]  # of the largest difference
+    own: float | None
+
+    @property
+    def judged(self) -> float:
+        """What the tolerance is for: a layer must not answer for the roundings of those before it, an output must."""
+        return self.relative if self.own is None else self.own
+
+    def within(self, tolerance: float) -> bool:
+        return self.judged <= tolerance
+
+
+@click.command(epilog="Example: fusec compare resnet18 --target cpu --tolerance 1e-5")
+@options.NETWORK
+@click.option("--input", "given", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
+              help="What to run on: .npy, .npz or a picture, as for fusec run; random values when left out. May be repeated.")
+@options.BATCH
+@options.SHAPE
+@options.TARGET
+@options.FUSE
+@click.option("--tolerance", type=click.FloatRange(min=0), default=TOLERANCE, show_default=True,
+              help="The largest difference allowed, as a part of the tensor's largest value.")
+@options.weights
+@options.JSON
+def command(network: str, given: tuple[Path, ...], batch: int | None, shape: Shape4 | None, target: str, fuse: str,
+            tolerance: float, weights: Path | None, random_weights: int | None, as_json: bool) -> None:
+    """Find the first layer whose values differ from the reference.
+
+    Runs the network as it is compiled, and once more with a kernel for each layer (its chain, cut off behind it, so that fused
+    work stays fused); and the reference in float64, on the network as described. The table shows for each layer how far it is
+    from the reference in all, and what of that is its own: its values against those of a float64 layer that reads what the
+    kernel read. The tolerance is for a layer's own difference, and for the whole difference of the network's outputs. Exit code
+    4 when one is over.
+    """
+    options.only_one(input=given or None, batch=batch, shape=shape)
+    options.only_one(weights=weights, random_weights=random_weights)
+    device = pipeline.choose_device(target)
+    graph, seed = read_any(network, weights, random_weights)
+    inputs = _inputs(graph, given, batch, shape)
+    with Progress() as progress:
+        progress.phase("planning")
+        planned = pipeline.plan(graph, device, fuse)
+        differences = _differences(planned, inputs, progress)
+    needed = _tolerance_for(max(d.judged for d in differences))
+    wrong = [d for d in differences if not d.within(tolerance)]
+    if as_json:
+        print_json({"network": graph.name, "target": device.target, "device": device_in_words(device), "fuse": fuse,
+                    "inputs": {name: list(array.shape) for name, array in inputs.items()}, "random_weights": seed,
+                    "layers": [asdict(d) for d in differences], "tolerance": tolerance, "smallest_tolerance": needed,
+                    "first_over": wrong[0].layer if wrong else None})
+    else:
+        facts([("network", graph.name), ("target", device_in_words(device)),
+               ("input", ", ".join(extents(a.shape) for a in inputs.values()))])
+        line()
+        _show(differences, tolerance)
+        line()
+        facts([("smallest tolerance", f"{needed:g}")])
+    if wrong:
+        raise AccuracyError(_verdict(differences, wrong, tolerance))
+
+
+def _verdict(differences: list[Difference], wrong: list[Difference], tolerance: float) -> str:
+    first = wrong[0]
+    said = f"{plural(len(wrong), 'tensor')} over the tolerance of {tolerance:g}"
+    if first.own is not None:
+        return f"{said}; the first is {first.layer}, which adds {first.own:.2g} of its largest value"
+    start = next(d for d in differences if not d.relative <= tolerance)
+    return (f"{said}: {first.layer} differs by {first.relative:.2g} of its largest value, though no layer adds that much; "
+            f"{start.layer} is the first whose whole difference is over")
+
+
+def _inputs(graph: LayerGraph, files: tuple[Path, ...], batch: int | None, shape: Shape4 | None) -> Mapping[str, Array]:
+    if files:
+        return read_inputs(files, {n.name: graph.shapes[n.name].channels for n in graph.inputs})
+    return random_inputs(graph, _sizes(graph, batch, shape))
+
+
+def _sizes(graph: LayerGraph, batch: int | None, shape: Shape4 | None) -> Nominal:
+    usual = nominal_for(graph).at(1)
+    if usual.height == OPEN_HEIGHT:
+        usual = Nominal((1,), *OPEN_SIZE)
+    return sizes_to_run(graph, batch, shape, usual)
+
+
+def _differences(planned: pipeline.Plan, inputs: Mapping[str, Array], progress: Progress) -> list[Difference]:
+    """Every layer by kernels that end in it, then the outputs by the network as it is compiled."""
+    whole = finish(planned, progress)
+    progress.phase("planning layers")
+    opened = finish(layerwise(planned), progress)
+    progress.phase("running")
+    outputs = _run(whole.model, inputs)
+    tensors = _run(opened.model, inputs)
+    progress.phase("running the reference")
+    with np.errstate(all="ignore"):
+        wanted = reference.run(planned.original, inputs, keep=True)
+    graph = planned.simplified.graph
+    chain_of = {name: str(c.chain) for c in planned.chains for name in c.chain.names}
+    read = {node.name: np.asarray(inputs[node.name]) for node in graph.inputs} | tensors
+    found = []
+    for name, made in tensors.items():
+        tensor, node = tensor_of(planned, name), graph[name]
+        with np.errstate(all="ignore"):
+            alone = reference.apply_node(node, [read[i].astype(np.float64) for i in node.inputs])
+        added = float(_apart(made, alone).max(initial=0.0))
+        found.append(_difference(node.label, tensor, chain_of[name], made, wanted[tensor], added))
+    return found + [_difference(f"output {name}", name, "the whole network", made, wanted[name])
+                    for name, made in outputs.items()]
+
+
+def _run(model: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """The outputs by name. The inputs' names may be anything, so they go in by order."""
+    made = model(*inputs.values())
+    return dict(zip((p.name for p in model.program.outputs), made if isinstance(made, tuple) else (made,), strict=True))
+
+
+def _difference(layer: str, tensor: str, chain: str, made: Array, wanted: Array, added: float | None = None) -> Difference:
+    apart = _apart(made, wanted)
+    peak = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0))
+    largest = float(apart.max(initial=0.0))
+    place = np.unravel_index(int(apart.argmax()), apart.shape) if apart.size else ()
+    return Difference(layer, tensor, chain, tuple(wanted.shape), peak, largest, largest / (peak or 1.0),
+                      tuple(int(i) for i in place), None if added is None else added / (peak or 1.0))
+
+
+def _apart(made: Array, wanted: Array) -> Array:
+    """Absolute differences; 0 where both are the same infinity or no number, infinite where only one is."""
+    if made.size != wanted.size:
+        raise InternalError(f"a kernel made {extents(made.shape)} values, the reference {extents(wanted.shape)}")
+    values = made.reshape(wanted.shape).astype(np.float64)
+    same = (values == wanted) | (np.isnan(values) & np.isnan(wanted))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0.0, np.abs(values - wanted))
+    return np.where(np.isnan(apart), np.inf, apart)
+
+
+def _tolerance_for(relative: float) -> float:
+    """The smallest tolerance of two digits that is not below `relative`."""
+    if relative == 0 or not math.isfinite(relative):
+        return relative
+    exponent = math.floor(math.log10(relative)) - 1
+    digits = math.ceil(relative / 10**exponent)
+    rounded = float(f"{digits}e{exponent}")
+    return rounded if rounded >= relative else float(f"{digits + 1}e{exponent}")
+
+
+def _show(differences: list[Difference], tolerance: float) -> None:
+    first = next((d for d in differences if not d.within(tolerance)), None)
+    rows = [(d.layer, d.chain, extents(d.shape), f"{d.peak:.3g}", f"{d.absolute:.2e}", f"{d.relative:.2e}",
+             "" if d.own is None else f"{d.own:.2e}", "" if d.within(tolerance) else "first over" if d is first else "over")
+            for d in differences]
+    table(("layer", "chain", ">shape", ">largest", ">difference", ">relative", ">own", ""), rows)
