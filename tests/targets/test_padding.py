@@ -1,0 +1,147 @@
+"""Padding in the middle of a chain: outside the image a tensor is what its reader pads with, never a computed value.
+
+Every case has several tiles, most of them at a border, with biases and activations that would make computed values there differ
+from any padding; values are integers and compared exactly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fusec.graph import layers as L
+from fusec.graph.graph import LayerGraph
+from fusec.graph.reference import run
+from fusec.graph.simplify import simplify
+from fusec.plan.construct import construct
+from fusec.schedule.ir import Tile
+from fusec.schedule.verify import verify
+from tests.harness import Floats, Runner
+from tests.small_networks import conv, image_of, max_pool, network, whole_chain
+
+ODD = L.Padding(2, 0, 0, 3)  # of another width on each side
+
+
+def avg_pool(k: int, pad: int) -> L.AvgPool2d:
+    return L.AvgPool2d((k, k), padding=L.Padding(*[pad] * 4))
+
+
+def net(channels: int, height: int | None, width: int | None, **steps: object) -> LayerGraph:
+    return simplify(network(L.Input(channels, height, width), **steps)).graph  # type: ignore[arg-type]
+
+
+def three_convs(height: int | None, width: int | None) -> LayerGraph:
+    return net(3, height, width, a=conv(5), b=L.Clip(1, 5), c=conv(4, 5), d=L.LeakyRelu(0.5), e=conv(6), f=conv(3))
+
+
+def lopsided(height: int | None, width: int | None) -> LayerGraph:
+    a, b, c = (L.Conv2d((3, 4), padding=ODD, out_channels=n) for n in (4, 3, 5))
+    return net(2, height, width, a=a, b=b, c=c, d=conv(2))
+
+
+def max_pool_behind_relu(height: int | None, width: int | None) -> LayerGraph:
+    return net(3, height, width, a=conv(6), b=L.Clip(-4, -1), p=max_pool(3, 1, pad=1), c=conv(4), q=max_pool(3, 2, pad=1),
+               d=conv(2))
+
+
+def max_pool_beside_conv(height: int | None, width: int | None) -> LayerGraph:
+    """One tensor is padded with -inf by one reader and with 0 by the other."""
+    return net(2, height, width, a=conv(4), n=L.Clip(-4, -1), p=(max_pool(3, 1, pad=1), "n"), c=(conv(4), "n"),
+               s=(L.Add(), "p", "c"), d=conv(3))
+
+
+def avg_pool_behind_bias(height: int | None, width: int | None) -> LayerGraph:
+    return net(3, height, width, a=conv(4), p=L.AvgPool2d((2, 2), padding=L.Padding(1, 0, 1, 0)), c=conv(3),
+               q=L.AvgPool2d((4, 4), (2, 2), padding=L.Padding(1, 2, 3, 0)))
+
+
+def halos_of_a_residual(height: int | None, width: int | None) -> LayerGraph:
+    """The skip is read with a halo of 0, the branch with one of 3, and their sum with one of 2."""
+    return net(2, height, width, a=conv(4), b=conv(4), c=conv(4, 5), s=(L.Add(), "a", "c"), d=conv(3, 5), e=conv(2))
+
+
+def halos_of_a_concat(height: int | None, width: int | None) -> LayerGraph:
+    return net(2, height, width, a=conv(3), b=(conv(4, 5), "a"), c=(conv(2, 1), "a"), j=(L.Concat(), "a", "b", "c"), d=conv(5),
+               e=conv(3))
+
+
+def enlarged(height: int | None, width: int | None) -> LayerGraph:
+    return net(2, height, width, a=conv(4), u=L.Upsample((2, 2)), b=conv(4), r=L.Relu(), s=L.DepthToSpace(2), c=conv(3),
+               d=conv(2))
+
+
+def transposed(height: int | None, width: int | None) -> LayerGraph:
+    up = L.ConvTranspose2d((3, 3), (2, 2), padding=L.Padding(1, 1, 1, 1), out_channels=3, output_padding=(1, 1))
+    return net(2, height, width, a=conv(4), t=up, b=conv(4), u=up, c=conv(2))
+
+
+def strided(height: int | None, width: int | None) -> LayerGraph:
+    return net(3, height, width, a=conv(4), b=conv(5, stride=2), c=conv(4), d=conv(3, stride=2), e=conv(2))
+
+
+def grouped_end(height: int | None, width: int | None) -> LayerGraph:
+    return net(4, height, width, a=conv(6), b=conv(6), g=conv(12, groups=3))
+
+
+def depthwise_end(height: int | None, width: int | None) -> LayerGraph:
+    return net(4, height, width, a=conv(12), b=conv(12), g=conv(12, groups=12))
+
+
+def depthwise_pair(height: int | None, width: int | None) -> LayerGraph:
+    return net(12, height, width, a=conv(12, groups=12), b=L.Clip(1, 5), g=conv(12, groups=12))
+
+
+def dense_end(height: int | None, width: int | None) -> LayerGraph:
+    return net(4, height, width, a=conv(6), b=conv(6), g=conv(12))
+
+
+def pooled_end(height: int | None, width: int | None) -> LayerGraph:
+    return net(4, height, width, a=conv(6), g=conv(12), p=max_pool(3, 2, pad=1))
+
+
+GRAPHS = {f.__name__: f for f in (three_convs, lopsided, max_pool_behind_relu, max_pool_beside_conv, avg_pool_behind_bias,
+                                  halos_of_a_residual, halos_of_a_concat, enlarged, transposed, strided)}
+ENDS = {f.__name__: f for f in (grouped_end, depthwise_end, depthwise_pair, dense_end, pooled_end)}
+
+
+def check(target: Runner, graph: LayerGraph, tile: Tile, staged: tuple[str, ...], *images: Floats) -> None:
+    chain = whole_chain(graph)
+    schedule = construct(chain, tile, target.device, staged)
+    verify(schedule)
+    for x in images:  # one build for all of them
+        np.testing.assert_array_equal(target.run(schedule, {"x": x}), run(graph, x)[chain.output])
+
+
+@pytest.mark.parametrize("staged", [(), ("x",)], ids=["direct", "staged"])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_small_tiles_of_any_image(target: Runner, name: str, staged: tuple[str, ...]) -> None:
+    """Tiles of 4x8: the border crosses most of them; images smaller than a tile, of one row, of several tiles."""
+    graph = GRAPHS[name](None, None)
+    tile = Tile(2, graph.shapes[graph.outputs[0]].channels, 4, 8)
+    check(target, graph, tile, staged, *(image_of(graph, h, w, 3) for h, w in ((13, 21), (1, 17), (5, 3), (8, 16))))
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_one_tile_for_a_whole_image(target: Runner, name: str) -> None:
+    """The box of every tensor is then known, and what of it lies outside the image is not computed at all."""
+    graph = GRAPHS[name](9, 7)
+    shape = graph.shapes[graph.outputs[0]]
+    tile = Tile(2, shape.channels, shape.height or 0, shape.width or 0)
+    check(target, graph, tile, ("x",), image_of(graph, 9, 7, 3))
+
+
+@pytest.mark.parametrize("axis", L.Axis)
+@pytest.mark.parametrize("name", GRAPHS)
+def test_whole_along_one_axis(target: Runner, name: str, axis: L.Axis) -> None:
+    graph = GRAPHS[name](8, 12)
+    shape = graph.shapes[graph.outputs[0]]
+    sides = (shape.height or 0, 4) if axis is L.Axis.Y else (4, shape.width or 0)
+    check(target, graph, Tile(1, shape.channels, *sides), (), image_of(graph, 8, 12, 2))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("name", ENDS)
+def test_channel_tiles(target: Runner, name: str, channels: int) -> None:
+    """The last stage in slices of its channels, some across and some inside groups."""
+    graph = ENDS[name](None, None)
+    check(target, graph, Tile(2, channels, 4, 5), (), image_of(graph, 7, 11, 3))
