@@ -47,41 +47,6 @@ def parse_shape(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 SHAPE = click.option("--shape", metavar="NxCxHxW", callback=parse_shape,
                      help="Batch, channels, height and width of the (first) input.")
-BATCH = (1 << 31) - 1
-TARGETS = ("auto", "cpu", "cuda")
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-Shape4 = tuple[int, int, int, int]
-
-NETWORK = click.argument("network", metavar="NET")
-TARGET = click.option("--target", type=click.Choice(TARGETS), default="auto", show_default=True,
-                      help="What to compile for; auto is the GPU where there is one, else the CPU.")
-DTYPE = click.option("--dtype", type=click.Choice(DTYPES), default=DTYPES[0], show_default=True, help="What to compute in.")
-FUSE = click.option("--fuse", default="auto", show_default=True, metavar="auto|none|all|CHAINS",
-                    help="Which layers share a kernel: what the cost model finds fastest, none, as many as fit, or named "
-                         "chains such as \"conv1..pool2,conv3..conv5\".")
-ARCH = click.option("--arch", metavar="sm_NN", help="Compile for this GPU architecture, such as sm_90; needs no GPU.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else on standard output.")
-
-
-class ShapeType(click.ParamType[Shape4]):
-    """`NxCxHxW` as four integers."""
-
-    name = "NxCxHxW"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shape4:
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"(\d{1,10})x(\d{1,7})x(\d{1,7})x(\d{1,7})", str(value).strip(), re.ASCII | re.IGNORECASE)
-        if match is None:
-            self.fail(f"{value!r} is not of the form NxCxHxW, such as 1x3x480x640", param, ctx)
-        n, c, h, w = map(int, match.groups())
-        if not (1 <= n <= MAX_BATCH and all(1 <= extent <= MAX_EXTENT for extent in (c, h, w))):
-            self.fail(f"{value!r}: the batch can be 1 to {MAX_BATCH}, the others 1 to {MAX_EXTENT}", param, ctx)
-        return n, c, h, w
-
-
-SHAPE = click.option("--shape", type=ShapeType(), help="Batch, channels, height and width of the (first) input.")
 BATCH = click.option("--batch", type=click.IntRange(1, MAX_BATCH), help="Images of one call; the image size is the usual one.")
 
 
