@@ -20,7 +20,11 @@ MAX_VALUES = 112  # accumulators, window and weights together
 THREADS = (64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
 WIDE_KERNEL = 12  # columns from which a window is not kept in registers
 BANKS = 32
-LATENCY = 36  # cycles from a load of scratch, or of the first-level cache, to its use
+LATENCY = 60  # cycles from a load of scratch, or of the first-level cache, to its use, with what queues before it
+GLOBAL_LATENCY = 100  # the same for device memory, mostly found in the caches
+LONE_WARP = 1.0  # cycles per instruction of a warp that has a scheduler to itself
+OVERLAP = 1.5  # how well co-resident blocks hide each other's waiting: 1 not at all, large perfectly
+REGISTERS = 96  # a thread is taken to want before its blocks are known
 BARRIER = 60  # cycles from the last warp's arrival at a barrier to the first instruction behind it
 
 
@@ -132,14 +136,15 @@ def estimate(work: Work, block: Block, threads: int) -> Estimate:
     rounds = ceil(items / threads)
     active = min(warps, threads // 32)
     unrolled = work.kernel_y if work.kernel_y * work.kernel_x * block.sums <= 600 else 1
-    waiting = instructions + LATENCY / unrolled + work.kernel_x * max(0, 4 - block.sums)
+    latency = LATENCY if work.row_pitch else GLOBAL_LATENCY
+    waiting = instructions * LONE_WARP + latency / unrolled + work.kernel_x * max(0, 4 - block.sums)
     round_cycles = rows * max(ceil(active / 4) * instructions, active * wavefronts, waiting) + tail
     return Estimate(throughput, rounds * round_cycles + BARRIER)
 
 
 def best_block(work: Work, threads: int, blocks_per_core: int) -> tuple[Block, Estimate]:
     """The block with the least time when `blocks_per_core` blocks share a multiprocessor."""
-    scored = [(max(e.throughput, e.latency / blocks_per_core) + 0.25 * e.throughput, b.sums, b, e)
+    scored = [(_together(e.throughput, e.latency / blocks_per_core), b.sums, b, e)
               for b in candidates(work) for e in (estimate(work, b, threads),)]
     _, _, block, least = min(scored, key=lambda s: s[:2])
     return block, least
@@ -172,16 +177,26 @@ def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, 
     for threads in THREADS:
         if threads > max_threads:
             continue
-        residents = 1 if alone else max(1, min(max_threads * 2 // threads, 8, registers // (threads * 64),
-                                               scratch_per_core // (scratch_bytes + 1024)))
+        limit = 1 if alone else max(1, min(max_threads * 2 // threads, 16, scratch_per_core // (scratch_bytes + 1024)))
+        residents = max(1, min(limit, registers // (threads * REGISTERS)))
         chosen = [best_block(w, threads, residents) for w in works]
+        residents = max(1, min(limit, registers // (threads * _registers(works, [b for b, _ in chosen]))))
         throughput = sum(e.throughput for _, e in chosen) + positions / 32 * 5
         latency = sum(e.latency for _, e in chosen) + (positions / threads + 1) * 20 + threads * 0.2
-        cycles = max(throughput, latency / residents) + 0.25 * throughput
-        if best is None or cycles < best.cycles * 0.98:
-            sums = max((b.sums + w.pool_x * w.pool_y // 2 * 4 for (b, _), w in zip(chosen, works, strict=True)), default=1)
-            wanted = min(255, 44 + sums + sums // 2)
-            residents = max(1, min(residents, registers // (threads * wanted)))
+        cycles = _together(throughput, latency / residents)
+        if best is None or cycles < best.cycles * 0.99:
             best = Blocking(threads, residents, tuple(b for b, _ in chosen), cycles)
     assert best is not None
     return best
+
+
+def _together(throughput: float, latency: float) -> float:
+    """Time of blocks that share a multiprocessor: the units' time and the waiting overlap, but not perfectly."""
+    return float((throughput**OVERLAP + latency**OVERLAP) ** (1 / OVERLAP))
+
+
+def _registers(works: Sequence[Work], blocks: Sequence[Block]) -> int:
+    """Registers a thread will want, from its largest block; the compiler is held to what this leaves room for."""
+    sums = max((b.sums + (b.sums // (w.pool_x * 2) if w.pool_x * w.pool_y > 1 else 0)
+                for b, w in zip(blocks, works, strict=True)), default=1)
+    return min(255, 48 + sums + sums // 2)
