@@ -1,7 +1,8 @@
 """From a chain and a tile to a complete schedule: stages in order, buffers with their place in scratch.
 
 In: a chain, a tile and the few facts of a Device that shape memory (layout, vector width). Out: a Schedule whose every number
-`fusec.schedule.verify` computes again. Nothing is chosen here; `search` chooses.
+`fusec.schedule.verify` computes again. Nothing is chosen here; `search` chooses. A convolution's output that a pool can take
+from registers (`merge`) always stays there.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+import numpy as np
+
 from fusec.errors import Infeasible
 from fusec.graph import layers as L
 from fusec.graph.graph import Node
 from fusec.plan.footprint import Pyramid, pyramid
+from fusec.plan.merge import merged_pools
+from fusec.plan.placement import lives, offsets
 from fusec.schedule.ir import Buffer, Chain, Footprint, Layout, Read, Schedule, Space, Stage, Tile
 from fusec.targets.device import Device
 
@@ -38,8 +43,7 @@ def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str])
     for tensor in staged:
         if boxes.tensors[tensor].y.extent is None or boxes.tensors[tensor].x.extent is None:
             raise Infeasible(f"'{tensor}' is read as a whole image of open size, which has no place in scratch")
-    buffers = {t: _buffer(chain, t, boxes.tensors[t], tile.images, device) for t in (*chain.inputs, *chain.names[:-1])
-               if t in staged or t in chain.names}
+    buffers = _buffers(chain, boxes, tile.images, device, staged)
     outside = {t: _global(chain, t, boxes.tensors[t], tile.images, device) for t in (*chain.inputs, chain.output)}
     stages: list[Stage] = []
     loaded: set[str] = set()
@@ -51,12 +55,12 @@ def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str])
                 stages.append(Stage(f"load {tensor}", None, (whole,), buffers[tensor]))
         reads = tuple(_read(node, i, buffers.get(t) or outside[t], boxes) for i, t in enumerate(node.inputs))
         stages.append(Stage(node.name, node, reads, outside[node.name] if node.name == chain.output else buffers[node.name]))
-    return Schedule(chain, tile, _place(stages))
+    return Schedule(chain, tile, tuple(stages))
 
 
 def _read(node: Node, position: int, buffer: Buffer, boxes: Pyramid) -> Read:
-    guarded = buffer.space is Space.GLOBAL or (isinstance(node.layer, L.MaxPool2d) and buffer.padding_value == 0)
-    return Read(buffer, boxes.reads[node.name, position], guarded)
+    shared = buffer.space is Space.SCRATCH and isinstance(node.layer, L.MaxPool2d) and buffer.padding_value == 0
+    return Read(buffer, boxes.reads[node.name, position], guarded=buffer.space is Space.GLOBAL or shared)
 
 
 def _global(chain: Chain, tensor: str, box: Footprint, images: int, device: Device) -> Buffer:
@@ -66,18 +70,28 @@ def _global(chain: Chain, tensor: str, box: Footprint, images: int, device: Devi
     return Buffer(f"{tensor}@global", tensor, Space.GLOBAL, Layout.NCHW if public else device.layout, images, box)
 
 
-def _buffer(chain: Chain, tensor: str, box: Footprint, images: int, device: Device) -> Buffer:
-    """A scratch buffer for the box of `tensor`, with the device's layout; its offset is set by `_place`."""
+def _buffers(chain: Chain, boxes: Pyramid, images: int, device: Device, staged: Collection[str]) -> dict[str, Buffer]:
+    """The buffers of the staged inputs and of all tensors made on the way, in registers or at their place in scratch."""
+    registers = {t: _buffer(chain, t, boxes.tensors[t], images, device, Space.REGISTER) for t in merged_pools(chain)}
+    kept = lives(chain, staged)
+    scratch = [_buffer(chain, life.tensor, boxes.tensors[life.tensor], images, device, Space.SCRATCH) for life in kept]
+    places = offsets(kept, [np.array([b.size], dtype=np.int64) for b in scratch])
+    return registers | {b.tensor: replace(b, offset=int(place[0])) for b, place in zip(scratch, places, strict=True)}
+
+
+def _buffer(chain: Chain, tensor: str, box: Footprint, images: int, device: Device, space: Space) -> Buffer:
+    """A buffer for the box of `tensor` with the device's layout, at offset 0; in registers it is dense."""
     channels, height, width = (a.extent or 0 for a in (box.c, box.y, box.x))
     readers = [n for n in chain.nodes if tensor in n.inputs]
-    padding = float("-inf") if readers and all(isinstance(n.layer, L.MaxPool2d) for n in readers) else 0.0
+    masked = space is Space.SCRATCH and readers and all(isinstance(n.layer, L.MaxPool2d) for n in readers)
     if device.layout is Layout.NHWC:
-        column = channel_pitch(channels, device.vector)
+        column = channel_pitch(channels, device.vector) if space is Space.SCRATCH else channels
         row, image, channel = column * width, column * width * height, 1
     else:
         column, row, channel = 1, width, width * height
         image = channel * channels
-    return Buffer(tensor, tensor, Space.SCRATCH, device.layout, images, box, padding, 0, image, channel, row, column)
+    return Buffer(tensor, tensor, space, device.layout, images, box, float("-inf") if masked else 0.0, 0, image, channel, row,
+                  column)
 
 
 def channel_pitch(channels: int, vector: int) -> int:
@@ -86,37 +100,3 @@ def channel_pitch(channels: int, vector: int) -> int:
         return channels
     lanes = min(vector, 1 << (channels - 1).bit_length())
     return -(-channels // lanes) * lanes
-
-
-ALIGN = 16  # elements (64 bytes) every buffer starts at a multiple of: a cache line, and any vector
-
-
-def _place(stages: list[Stage]) -> tuple[Stage, ...]:
-    """Give every scratch buffer an offset: first fit, largest lifetime conflicts respected, in the order of first use."""
-    last_use: dict[Buffer, int] = {}
-    for i, stage in enumerate(stages):
-        for buffer in (*(r.buffer for r in stage.reads), stage.writes):
-            last_use[buffer] = i
-    placed: dict[Buffer, Buffer] = {}
-    live: list[tuple[int, int, int]] = []  # (offset, end, last use)
-    for i, stage in enumerate(stages):
-        live = [x for x in live if x[2] >= i]
-        buffer = stage.writes
-        if buffer.space is Space.SCRATCH:
-            size = -(-buffer.size // ALIGN) * ALIGN
-            offset = _first_gap(sorted(live), size)
-            live.append((offset, offset + size, last_use[buffer]))
-            placed[buffer] = replace(buffer, offset=offset)
-    return tuple(Stage(s.name, s.node, tuple(Read(placed.get(r.buffer, r.buffer), r.footprint, r.guarded) for r in s.reads),
-                       placed.get(s.writes, s.writes)) for s in stages)
-
-
-def _first_gap(taken: list[tuple[int, int, int]], size: int) -> int:
-    offset = 0
-    for start, end, _ in taken:
-        if offset + size <= start:
-            break
-        offset = max(offset, end)
-    return offset
-
-

@@ -34,11 +34,14 @@ class StageReport:
         Output elements inside the image, over all tiles.
     extra_ratio
         Extra multiply-adds by the unfused ones; 0 for stages without any.
+    kept
+        Where the result goes: "scratch", "registers" (of the next stage, a pool) or "global".
     """
 
     name: str
     label: str
     kind: str
+    kept: str
     footprint: Box
     overlap: int
     positions: int
@@ -162,9 +165,9 @@ def _stages(schedule: Schedule, counted: Cost, nominal: Nominal) -> tuple[StageR
         c, y, x = (int(n) for n in boxes.extent[:, boxes.index[stage.writes.tensor], 0])
         extra = numbers.multiply_adds - numbers.unfused_multiply_adds
         reports.append(StageReport(
-            stage.name, stage.name if stage.node is None else stage.node.label, stage.kind, (c, y, x),
-            c * y * x - _owned(schedule, stage, (c, y, x)), numbers.positions, numbers.multiply_adds, extra,
-            _ratio(numbers.multiply_adds, extra)))
+            stage.name, stage.name if stage.node is None else stage.node.label, stage.kind,
+            stage.writes.space.value, (c, y, x), c * y * x - _owned(schedule, stage, (c, y, x)), numbers.positions,
+            numbers.multiply_adds, extra, _ratio(numbers.multiply_adds, extra)))
     return tuple(reports)
 
 

@@ -18,6 +18,7 @@ from fusec.graph import layers as L
 from fusec.graph.graph import Node
 from fusec.plan.boxes import Boxes
 from fusec.plan.counting import BYTES, Ints, inputs_per_output, weight_bytes
+from fusec.plan.merge import merged_pools
 from fusec.schedule.ir import Chain
 from fusec.targets.device import Device
 
@@ -27,6 +28,7 @@ OVERLAP_LOSS = 0.2  # share of the shorter of compute and memory time that the l
 OTHER_READS = 4.0  # instructions of one output of a layer without multiply-adds, on top of one per value read
 FUNCTION_COST = 24.0  # instructions of an exponential, a power or a division per output
 ACTIVATION_COST = 1.5  # instructions of an epilogue's step per output
+POOLED = 1.0  # instructions per output of a convolution that goes into a pool in registers
 
 # CUDA: one block of THREADS computes one stage after the other
 THREADS = 256
@@ -93,7 +95,8 @@ class Work:
 def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, device: Device) -> Timing:
     """Seconds of one launch of `chain` over all tiles; `scratch` (N,) in bytes per block."""
     works = [_load(boxes, t) for t in chain.inputs if t in staged]
-    works += [_work(chain, boxes, n, staged) for n in chain.nodes]
+    pools = merged_pools(chain)
+    works += [_work(chain, boxes, n, staged, pools.get(n.name)) for n in chain.nodes if n.inputs[0] not in pools]
     memory = _memory(chain, boxes, device)
     if device.target == "cuda":
         per_core = np.minimum(device.scratch_per_core // (scratch + BLOCK_RESERVE), device.max_threads_per_core // THREADS)
@@ -109,12 +112,15 @@ def _load(boxes: Boxes, tensor: str) -> Work:
     return Work(boxes.images, boxes.inside[:, boxes.index[tensor]], 1.0, 0.0, direct=True)
 
 
-def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str]) -> Work:
+def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool: Node | None) -> Work:
+    """The work of `node`, and of the `pool` that takes its output from registers: no stage of its own, a step per value."""
     layer, first = node.layer, node.inputs[0]
     direct = any(t in chain.inputs and t not in staged for t in node.inputs)
     out = boxes.inside[:, boxes.index[node.name]]
     inputs = inputs_per_output(chain.graph, node)
     extra = ACTIVATION_COST * len(node.epilogue)
+    if pool is not None and isinstance(pool.layer, L.Windowed):
+        extra += POOLED + ACTIVATION_COST * len(pool.epilogue) / (pool.layer.kernel[0] * pool.layer.kernel[1])
     if not inputs:
         reads = _reads(layer, node, boxes.inside[:, boxes.index[first]])
         function = FUNCTION_COST if isinstance(layer, L.LocalResponseNorm | L.Softmax | L.Sigmoid | L.Tanh | L.Silu) else 0.0

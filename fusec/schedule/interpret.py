@@ -2,7 +2,8 @@
 
 In: a Schedule and the chain's input arrays. Out: the chain's output array. Scratch is NaN before every tile and every element
 remembers the buffer that wrote it last, so that a wrong footprint, pitch, offset or lifetime shows as an error instead of as
-luck. What a layer needs is worked out from the layer itself (`compute`), never from what the planner claims.
+luck. What a stage leaves in registers is a flat array of its own that the next stage alone finds, without anything outside the
+image. What a layer needs is worked out from the layer itself (`compute`), never from what the planner claims.
 """
 
 from __future__ import annotations
@@ -101,8 +102,23 @@ def run_time_extents(chain: Chain, inputs: Mapping[str, Array]) -> dict[str, Ext
     return extents
 
 
+class _Flat:
+    """Memory with an address per element: the values, and the number of the buffer that wrote each last."""
+
+    def __init__(self, size: int, dtype: np.dtype[np.floating]) -> None:
+        self.values: Array = np.full(size, np.nan, dtype)
+        self.owner = np.full(size, NOBODY, np.int64)
+
+    def clear(self) -> None:
+        self.values.fill(np.nan)
+        self.owner.fill(NOBODY)
+
+
 class _Machine:
-    """The memory a schedule runs on: device memory by tensor, scratch as one flat array, and counts of what was stored."""
+    """The memory a schedule runs on: device memory by tensor, scratch as one flat array, and counts of what was stored.
+
+    `registers` are those of the stage that ran last: what it left there for the next one, and for no other.
+    """
 
     def __init__(self, schedule: Schedule, inputs: Mapping[str, Array]) -> None:
         chain = self.chain = schedule.chain
@@ -115,8 +131,8 @@ class _Machine:
         self.memory = {t: inputs[t] for t in chain.inputs}
         self.output: Array = np.full((self.batch, *self.extents[chain.output]), np.nan, self.dtype)
         self.written = np.zeros(self.output.shape, np.int64)
-        self.scratch: Array = np.empty(schedule.scratch_elements, self.dtype)
-        self.owner = np.empty(schedule.scratch_elements, np.int64)
+        self.scratch = _Flat(schedule.scratch_elements, self.dtype)
+        self.registers: dict[Buffer, _Flat] = {}
         self.numbers = {buffer: i for i, buffer in enumerate(schedule.buffers)}
 
     def run_tile(self, tile: tuple[int, int, int, int]) -> None:
@@ -124,8 +140,8 @@ class _Machine:
         self.image, *origin = tile
         self.images = min(self.schedule.tile.images, self.batch - self.image)
         self.origin: Extents = (origin[0], origin[1], origin[2])
-        self.scratch.fill(np.nan)
-        self.owner.fill(NOBODY)
+        self.scratch.clear()
+        self.registers = {}
         for stage in self.schedule.stages:
             self._run_stage(stage)
 
@@ -171,23 +187,27 @@ class _Machine:
                 raise InternalError(f"{stage.name}: {buffer.tensor} is not in device memory when it is read")
             c, y, x = (slice(r.start, r.stop) for r in part.ranges)
             return self.memory[buffer.tensor][self.image: self.image + self.images, c, y, x]
-        where = self._addresses(buffer, box, part)
-        strangers = self.owner[where] != self.numbers[buffer]
+        flat = self._flat(stage, buffer)
+        where = self._addresses(buffer, box, part, len(flat.values))
+        strangers = flat.owner[where] != self.numbers[buffer]
         if strangers.any():
             first = np.argwhere(strangers)[0]
-            owner = int(self.owner[where[tuple(first)]])
+            owner = int(flat.owner[where[tuple(first)]])
             writer = "nothing" if owner == NOBODY else self.schedule.buffers[owner].name
             raise InternalError(f"{stage.name}: reads element {tuple(map(int, first))} of {part} of {buffer.name}, "
                                 f"where {writer} was written last")
-        return self.scratch[where]
+        return flat.values[where]
 
     def _store(self, stage: Stage, box: Box, inside: Box, values: Array) -> None:
-        """Store a whole box into scratch, or its part inside the image into device memory."""
+        """Store a whole box into scratch, or its part inside the image into registers or device memory."""
         buffer = stage.writes
+        self.registers = {buffer: _Flat(buffer.images * buffer.image_pitch, self.dtype)} \
+            if buffer.space is Space.REGISTER else {}
         if buffer.space is not Space.GLOBAL:
-            where = self._addresses(buffer, box, box)
-            self.scratch[where] = values
-            self.owner[where] = self.numbers[buffer]
+            flat, part = self._flat(stage, buffer), box if buffer.space is Space.SCRATCH else inside
+            where = self._addresses(buffer, box, part, len(flat.values))
+            flat.values[where] = values[(slice(None), *box.slices(part))]
+            flat.owner[where] = self.numbers[buffer]
             return
         if buffer.tensor != self.chain.output:
             raise InternalError(f"{stage.name}: writes {buffer.tensor}, which is not the output of {self.chain}")
@@ -195,17 +215,25 @@ class _Machine:
         self.output[target] = values[(slice(None), *box.slices(inside))]
         self.written[target] += 1
 
-    def _addresses(self, buffer: Buffer, box: Box, part: Box) -> NDArray[np.int64]:
-        """Scratch addresses (images, channels, rows, columns) of a part of a buffer's box."""
-        if buffer.space is not Space.SCRATCH or buffer.fold is not None:
-            raise InternalError(f"{buffer.name}: only unfolded scratch buffers can be addressed, not {buffer.space.value}")
+    def _flat(self, stage: Stage, buffer: Buffer) -> _Flat:
+        """Where a buffer that is not in device memory lies."""
+        if buffer.space is Space.SCRATCH:
+            return self.scratch
+        if buffer not in self.registers:
+            raise InternalError(f"{stage.name}: {buffer.name} is no longer, or not yet, in registers")
+        return self.registers[buffer]
+
+    def _addresses(self, buffer: Buffer, box: Box, part: Box, size: int) -> NDArray[np.int64]:
+        """Addresses (images, channels, rows, columns), below `size`, of a part of a buffer's box."""
+        if buffer.fold is not None:
+            raise InternalError(f"{buffer.name}: only unfolded buffers can be addressed")
         pitches = (buffer.image_pitch, buffer.channel_pitch, buffer.row_pitch, buffer.column_pitch)
         starts = (0, *(p.start - r.start for p, r in zip(part.ranges, box.ranges, strict=True)))
         counts = (self.images, *part.shape)
         grids = np.ogrid[tuple(slice(s, s + n) for s, n in zip(starts, counts, strict=True))]
         where: NDArray[np.int64] = np.asarray(buffer.offset + sum(p * g for p, g in zip(pitches, grids, strict=True)), np.int64)
-        if where.size and not 0 <= where.min() <= where.max() < len(self.scratch):
-            raise InternalError(f"{buffer.name}: element {int(where.max())} is outside the {len(self.scratch)} of scratch")
+        if where.size and not 0 <= where.min() <= where.max() < size:
+            raise InternalError(f"{buffer.name}: element {int(where.max())} is outside the {size} of {buffer.space.value}")
         return where
 
     def _box(self, buffer: Buffer) -> Box:

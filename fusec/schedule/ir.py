@@ -22,11 +22,16 @@ from fusec.graph.shapes import Shape
 
 
 class Space(Enum):
-    """Where a buffer lives: device memory, per-block scratch, or the registers of the thread that made it."""
+    """Where a buffer lives: device memory, per-block scratch, or the registers of the thread that made it.
+
+    In registers lies only what a convolution hands to the very next stage, a pool with windows side by side inside the image
+    (stride = kernel, no dilation, padding or ceil mode), its only reader: each window's pixels stay with one thread. The two
+    stages run as one step, without a barrier between them, so what the first reads must not lie where the second writes.
+    """
 
     GLOBAL = "global"
     SCRATCH = "scratch"
-    REGISTER = "register"
+    REGISTER = "registers"
 
 
 class Layout(Enum):
@@ -113,7 +118,8 @@ class Buffer:
 
     Pitches and `offset` are in elements and mean something for scratch only: element (n, c, y, x) of the box is at
     `offset + n * image_pitch + c * channel_pitch + y * row_pitch + x * column_pitch`. A GLOBAL buffer has the dense pitches of
-    its layout at run time. Scratch positions outside the image hold `padding_value`.
+    its layout at run time, a REGISTER buffer those of its box (for who stores it as an array; a kernel has none) and offset 0.
+    Scratch positions outside the image hold `padding_value`; in registers they hold nothing that is ever used.
     """
 
     name: str

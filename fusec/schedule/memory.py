@@ -6,7 +6,7 @@ In: a Schedule. Out: figures, or an error. Part of verification; lifetimes are w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import combinations, pairwise
+from itertools import accumulate, combinations, pairwise
 from typing import Protocol
 
 from fusec.errors import Infeasible, InternalError
@@ -33,7 +33,7 @@ def scratch_bytes(schedule: Schedule) -> int:
 
 def live_elements(schedule: Schedule, stage: Stage) -> int:
     """Scratch elements of all buffers that hold something while `stage` runs."""
-    now = schedule.stages.index(stage)
+    now = _steps(schedule)[schedule.stages.index(stage)]
     return sum(b.size for b, (first, last) in _lifetimes(schedule).items() if first <= now <= last)
 
 
@@ -52,8 +52,9 @@ def check_limit(schedule: Schedule, device: ScratchLimit) -> None:
 def check_memory(schedule: Schedule) -> None:
     """InternalError where a buffer's elements or two buffers alive together share an address."""
     lifetimes = _lifetimes(schedule)
-    for buffer in lifetimes:
-        _check_pitches(buffer)
+    for buffer in schedule.buffers:
+        if buffer.space is not Space.GLOBAL:
+            _check_pitches(buffer)
     for a, b in combinations(lifetimes, 2):
         if _meet(lifetimes[a], lifetimes[b]) and a.offset < b.offset + b.size and b.offset < a.offset + a.size:
             places = " and ".join(f"{x.name} at {x.offset}..{x.offset + x.size}" for x in (a, b))
@@ -64,14 +65,20 @@ def _meet(a: tuple[int, int], b: tuple[int, int]) -> bool:
     return a[0] <= b[1] and b[0] <= a[1]
 
 
+def _steps(schedule: Schedule) -> list[int]:
+    """For every stage the number of barriers before it: there is none behind a stage that leaves its result in registers."""
+    barriers = (stage.writes.space is not Space.REGISTER for stage in schedule.stages)
+    return list(accumulate(map(int, barriers), initial=0))[:-1]
+
+
 def _lifetimes(schedule: Schedule) -> Mapping[Buffer, tuple[int, int]]:
-    """First write and last use of every scratch buffer, as numbers of stages."""
+    """First write and last use of every scratch buffer, as numbers of steps."""
     used: dict[Buffer, list[int]] = {}
-    for i, stage in enumerate(schedule.stages):
+    for i, stage in zip(_steps(schedule), schedule.stages, strict=True):
         for buffer in (*(r.buffer for r in stage.reads), stage.writes):
             if buffer.space is Space.SCRATCH:
                 used.setdefault(buffer, []).append(i)
-    return {buffer: (stages[0], stages[-1]) for buffer, stages in used.items()}
+    return {buffer: (steps[0], steps[-1]) for buffer, steps in used.items()}
 
 
 def _check_pitches(buffer: Buffer) -> None:

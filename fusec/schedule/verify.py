@@ -7,6 +7,7 @@ on every schedule: a wrong plan must not become a wrong kernel. Order and boxes 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from fusec.errors import InternalError
 from fusec.graph import layers as L
@@ -48,6 +49,7 @@ def verify(schedule: Schedule, device: ScratchLimit | None = None) -> None:
             _check_claim(schedule, stage, read)
             _check_needs(schedule, stage, position)
             _check_padding(stage, read)
+    _check_registers(schedule)
     check_memory(schedule)
     if device is not None:
         check_limit(schedule, device)
@@ -65,8 +67,6 @@ def _check_form(schedule: Schedule) -> None:
     recompute = all(o is Overlap.RECOMPUTE for o in schedule.overlap.values())
     _require(recompute and schedule.execution is Execution.IN_TIME and schedule.step is None,
              f"{schedule.chain}: only recomputed overlap with stages in time can be verified")
-    registers = [b.name for b in schedule.buffers if b.space is Space.REGISTER]
-    _require(not registers, f"{schedule.chain}: {', '.join(registers)} kept in registers, which cannot be verified")
 
 
 def _check_tile(schedule: Schedule) -> None:
@@ -202,3 +202,32 @@ def _check_padding(stage: Stage, read: Read) -> None:
     outside = any(leaves_image(stage.node.layer, axis) for axis in L.Axis)
     _require(not outside or read.buffer.padding_value == wanted,
              f"{stage.name}: takes padding for {wanted:g}, but {read.buffer.name} holds {read.buffer.padding_value:g}")
+
+
+def _check_registers(schedule: Schedule) -> None:
+    """Registers hold what a convolution hands to the next stage alone: a pool that reads every value in one window."""
+    for stage, after in pairwise(schedule.stages):
+        buffer = stage.writes
+        if buffer.space is not Space.REGISTER:
+            continue
+        place = f"{buffer.name} in registers"
+        _require(stage.node is not None and isinstance(stage.node.layer, L.Conv2d), f"{place}: {stage.name} is no convolution")
+        readers = [s.name for s in schedule.stages for r in s.reads if r.buffer is buffer]
+        _require(readers == [after.name], f"{place}: read by {', '.join(readers)}, not by {after.name} alone")
+        layer = after.node.layer if after.node is not None else None
+        if not isinstance(layer, L.MaxPool2d | L.AvgPool2d):
+            raise InternalError(f"{place}: {after.name} is no pool")
+        _require(not after.reads[0].guarded, f"{place}: {after.name} checks the border, where it reads nothing")
+        _require(buffer.offset == 0 and buffer.fold is None, f"{place}: has a place in scratch")
+        _require(buffer.footprint.c == after.footprint.c, f"{place}: c {buffer.footprint.c} is not that of {after.name}")
+        for axis in L.Axis:
+            _check_windows(place, layer, axis, after.footprint.along(axis), buffer.footprint.along(axis))
+
+
+def _check_windows(place: str, layer: L.MaxPool2d | L.AvgPool2d, axis: L.Axis, out: Affine, held: Affine) -> None:
+    """The pool's windows lie side by side inside the image, and the box is made of those of the pool's box, no more."""
+    size = layer.kernel[axis.value]
+    _require(layer.window(axis) == L.Window(size, size), f"{place}: the pool's windows along {axis.name.lower()} overlap, have "
+             f"holes or leave the image")
+    _require(out.extent is not None and held == Affine(out.scale * size, out.offset * size, out.extent * size),
+             f"{place}: {axis.name.lower()} {held} is not made of the windows of {out}")

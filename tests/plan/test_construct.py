@@ -8,7 +8,8 @@ import pytest
 
 from fusec.errors import Infeasible
 from fusec.graph import layers as L
-from fusec.plan.construct import ALIGN, construct
+from fusec.plan.construct import construct
+from fusec.plan.placement import ALIGN
 from fusec.schedule.ir import Chain, Layout, Space, Tile
 from fusec.schedule.verify import verify
 from fusec.targets.device import DEVICES, Device, generic_host

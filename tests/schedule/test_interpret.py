@@ -169,7 +169,7 @@ ERRORS: dict[str, tuple[Callable[[Schedule], Schedule], str]] = {
     "unguarded device memory": (unguarded, "unguarded, outside the image"),
     "tiles written twice": (lambda s: resized(s, 1), "was written 2 times"),
     "tiles left out": (lambda s: resized(s, 4), "was written 0 times"),
-    "registers": (lambda s: changed(s, "a", space=Space.REGISTER), "only unfolded scratch"),
+    "registers": (lambda s: changed(s, "a", space=Space.REGISTER, offset=0), "b: reads .* where nothing was written last"),
     "another tensor": (lambda s: with_read(s, stage_named(s, "s"), 0, buffer=buffer_named(s, "b")), "reads"),
     "intermediate in device memory": (lambda s: changed(s, "b", space=Space.GLOBAL), "not the output"),
 }
