@@ -41,7 +41,7 @@ def region(stage: Stage, shape: Shape) -> Region:
 
 def _clip(box: Affine, size: int | None) -> tuple[int, int, bool]:
     extent = _extent(box)
-    if box.scale != 0 or size is None:
+    if box.scale != 0 or size is None or not -extent < box.offset < size:
         return 0, extent, False
     first, last = max(box.offset, 0), min(box.offset + extent, size)
     return first - box.offset, last - first, True

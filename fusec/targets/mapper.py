@@ -177,7 +177,8 @@ class Mapper(ABC):
 
     def flatten(self, index: int, stage: Stage) -> Call:
         shape = self.shape(stage.reads[0].buffer)
-        return self.call(index, stage, "flatten", {"HEIGHT": shape.height or 0, "WIDTH": shape.width or 0}, self.shifted(stage))
+        return self.call(index, stage, "flatten", {"HEIGHT": shape.height or 0, "WIDTH": shape.width or 0},
+                         (self.read(stage),))
 
     def concat(self, index: int, stage: Stage) -> tuple[Call, ...]:
         """One call per operand; they write different channels, so only the last needs a barrier."""

@@ -1,6 +1,7 @@
 """Every kind of layer on every target, at least once on purpose: alone, and in the middle of a chain.
 
-Alone a layer reads device memory and writes it; between two 1x1 convolutions it reads and writes scratch. Integer networks are
+Alone a layer reads device memory and writes it; between two convolutions it reads and writes scratch,
+and the second asks it for positions outside the image. Integer networks are
 compared exactly, the others with a tolerance.
 """
 
@@ -105,7 +106,7 @@ def params(layer: L.Layer, shapes: list[object], exact: bool) -> dict[str, Float
 
 
 def build(case: Case, between: bool) -> LayerGraph:
-    """x -> layer, or x -> 1x1 convolutions -> layer -> relu -> 1x1 convolution -> y."""
+    """x -> layer, or x -> 1x1 convolutions -> layer -> relu -> 3x3 convolution with padding -> y."""
     height, width = case.side if case.pinned else (None, None)
     nodes = [Node("x", L.Input(case.channels, height, width))]
     shapes = {"x": infer(nodes[0].layer, [])}
@@ -118,7 +119,7 @@ def build(case: Case, between: bool) -> LayerGraph:
     sources = [grow(f"before{i}", conv(case.channels, 1), "x") if between else "x" for i in range(case.operands)]
     last = grow("middle", case.layer, *sources)
     if between:
-        grow("after", conv(5, 1), grow("relu", L.Relu(), last))
+        grow("after", conv(5), grow("relu", L.Relu(), last))
     return LayerGraph("case", nodes)
 
 

@@ -68,9 +68,10 @@ INLINE void depth_to_space(const Out& out, const float* __restrict__ params, con
 // Output channel c is element c of the image, row-major by channel, row, column.
 template <class S, class Out, class In>
 INLINE void flatten(const Out& out, const float* __restrict__ params, const In& in) {
-  each_position<S>(out, 0, [&](int n, int c, int y, int x) {
-    const float v = in.at(n, c / (S::HEIGHT * S::WIDTH), c / S::WIDTH % S::HEIGHT, c % S::WIDTH);
-    out.put(n, c, y, x, S::epilogue(v, out.c0 + c, params));
+  each_position<S>(out, 0, [&](int n, int local, int y, int x) {
+    const int c = out.c0 + local;
+    const float v = in.at(n, c / (S::HEIGHT * S::WIDTH) - in.c0, c / S::WIDTH % S::HEIGHT - in.y0, c % S::WIDTH - in.x0);
+    out.put(n, local, y, x, S::epilogue(v, c, params));
   });
 }
 

@@ -127,6 +127,28 @@ struct Position {
   static constexpr int COUNT = S::IMAGES * S::CHANNELS * S::ROWS * S::COLUMNS;
 };
 
+// Where a layer that makes one pixel writes it, relative to the box; `inside` when the box holds that pixel.
+template <class S>
+struct Pixel {
+  int y, x;
+  bool inside;
+  template <class Out>
+  __device__ __forceinline__ explicit Pixel(const Out& out)
+      : y(S::INSIDE ? S::ROW : -out.y0), x(S::INSIDE ? S::COLUMN : -out.x0),
+        inside(S::INSIDE || (unsigned(y) < unsigned(S::BOX_ROWS) && unsigned(x) < unsigned(S::BOX_COLUMNS))) {}
+};
+
+// Write the padding value to the positions of the region outside the image, for layers that only write those inside.
+template <class S, class Out>
+__device__ __forceinline__ void fill_outside(const Out& out) {
+  if constexpr (!S::INSIDE) {
+    for (int item = threadIdx.x; item < Position<S>::COUNT; item += blockDim.x) {
+      const Position<S> o(item);
+      if (!out.inside(o.y, o.x)) out.pad(o.n, o.c, o.y, o.x);
+    }
+  }
+}
+
 // Write the padding value where the box is known to leave the image: rows above and below, columns left and right.
 template <class S, class Out>
 __device__ __forceinline__ void fill_border(const Out& out) {

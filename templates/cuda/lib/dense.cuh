@@ -21,19 +21,18 @@ __device__ __forceinline__ float warp_sums(float (&v)[SIZE], int lane) {
   }
 }
 
-// Input values k .. k + 3 of one image; zero past the last.
+// Input values k .. k + 3 of one image from the window's first position (y, x) on; zero past the last.
 template <class S, class In>
-__device__ __forceinline__ float4 dense_values(const In& in, int n, int k) {
+__device__ __forceinline__ float4 dense_values(const In& in, int n, int y, int x, int k) {
   if constexpr (S::FLAT) {
     if (k >= S::DEPTH) return float4{0.0f, 0.0f, 0.0f, 0.0f};
-    return *reinterpret_cast<const float4*>(in.data + in.index(n, -in.c0, S::OFFSET_Y, S::OFFSET_X) + k);
+    return *reinterpret_cast<const float4*>(in.data + in.index(n, -in.c0, y, x) + k);
   } else {
     float v[4];
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const int tap = (k + j) % (S::KERNEL_Y * S::KERNEL_X), channel = (k + j) / (S::KERNEL_Y * S::KERNEL_X) - in.c0;
-      v[j] = k + j < S::DEPTH ? in.at(n, channel, tap / S::KERNEL_X * S::DILATION_Y + S::OFFSET_Y,
-                                      tap % S::KERNEL_X * S::DILATION_X + S::OFFSET_X)
+      v[j] = k + j < S::DEPTH ? in.at(n, channel, y + tap / S::KERNEL_X * S::DILATION_Y, x + tap % S::KERNEL_X * S::DILATION_X)
                               : 0.0f;
     }
     return float4{v[0], v[1], v[2], v[3]};
@@ -42,6 +41,11 @@ __device__ __forceinline__ float4 dense_values(const In& in, int n, int k) {
 
 template <class S, class Out, class In>
 __device__ __forceinline__ void dense(const Out& out, const float* __restrict__ params, const In& in) {
+  fill_border<S>(out);
+  fill_outside<S>(out);
+  const Pixel<S> pixel(out);
+  if (!pixel.inside) return;
+  const int row = pixel.y * S::STRIDE_Y + S::OFFSET_Y, column = pixel.x * S::STRIDE_X + S::OFFSET_X;
   constexpr int C_BLOCKS = (S::CHANNELS + S::BLOCK_C - 1) / S::BLOCK_C, SUMS = S::BLOCK_C * S::BLOCK_N;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll 1
@@ -60,7 +64,7 @@ __device__ __forceinline__ void dense(const Out& out, const float* __restrict__ 
       }
 #pragma unroll
       for (int image = 0; image < S::BLOCK_N; ++image) {
-        const float4 v = dense_values<S>(in, n + image, k);
+        const float4 v = dense_values<S>(in, n + image, row, column, k);
 #pragma unroll
         for (int i = 0; i < S::BLOCK_C; ++i) {
           float& s = sum[image * S::BLOCK_C + i];
@@ -72,7 +76,7 @@ __device__ __forceinline__ void dense(const Out& out, const float* __restrict__ 
     const int place = lane * SUMS / 32, image = n + place / S::BLOCK_C, channel = c + place % S::BLOCK_C;
     if (lane % (32 / SUMS) == 0 && channel < S::CHANNELS) {
       if (S::BIAS >= 0) v += __ldg(params + S::BIAS + out.c0 + channel);
-      out.template store<S::INSIDE>(image, channel, 0, 0, S::epilogue(v, out.c0 + channel, params));
+      out.template store<S::INSIDE>(image, channel, pixel.y, pixel.x, S::epilogue(v, out.c0 + channel, params));
     }
   }
 }

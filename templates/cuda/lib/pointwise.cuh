@@ -74,10 +74,12 @@ __device__ __forceinline__ void depth_to_space(const Out& out, const float* __re
 // Output channel c is element c of the image, row-major by channel, row, column.
 template <class S, class Out, class In>
 __device__ __forceinline__ void flatten(const Out& out, const float* __restrict__ params, const In& in) {
+  fill_border<S>(out);
   for (int item = threadIdx.x; item < Position<S>::COUNT; item += blockDim.x) {
     const Position<S> o(item);
-    const float v = in.at(o.n, o.c / (S::HEIGHT * S::WIDTH), o.c / S::WIDTH % S::HEIGHT, o.c % S::WIDTH);
-    out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(v, out.c0 + o.c, params));
+    const int c = out.c0 + o.c;
+    const float v = in.at(o.n, c / (S::HEIGHT * S::WIDTH) - in.c0, c / S::WIDTH % S::HEIGHT - in.y0, c % S::WIDTH - in.x0);
+    out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(v, c, params));
   }
 }
 

@@ -11,16 +11,20 @@ __device__ __forceinline__ float warp_max(float v) {
   return v;
 }
 
-// The mean over the whole image; the box that is read is the image.
+// The mean over the whole image, which the box that is read holds.
 template <class S, class Out, class In>
 __device__ __forceinline__ void global_avg_pool2d(const Out& out, const float* __restrict__ params, const In& in) {
+  fill_border<S>(out);
+  fill_outside<S>(out);
+  const Pixel<S> pixel(out);
+  if (!pixel.inside) return;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, count = in.height * in.width;
   for (int item = warp; item < S::IMAGES * S::CHANNELS; item += blockDim.x / 32) {
     const int n = item / S::CHANNELS, c = item % S::CHANNELS;
     float sum = 0.0f;
     for (int i = lane; i < count; i += 32) sum += in.at(n, out.c0 + c - in.c0, i / in.width - in.y0, i % in.width - in.x0);
     sum = warp_sum(sum);
-    if (lane == 0) out.template store<S::INSIDE>(n, c, 0, 0, S::epilogue(sum / float(count), out.c0 + c, params));
+    if (lane == 0) out.template store<S::INSIDE>(n, c, pixel.y, pixel.x, S::epilogue(sum / float(count), out.c0 + c, params));
   }
 }
 
