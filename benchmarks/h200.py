@@ -134,7 +134,7 @@ def fusec_engine(case: Case, graph: LayerGraph, x: torch.Tensor, fuse: str) -> t
             out.fill(cupy.nan)
         replay()
         return torch.from_dlpack(out)
-    return replay, output, generated
+    return replay, output, (generated, model)  # the captured kernels live as long as the model
 
 
 def describe(generated: Any) -> list[dict[str, object]]:
@@ -147,15 +147,17 @@ def run(name: str, case: Case, turns: int, peers: tuple[str, ...], builds: tuple
     graph = prefix(read(case.network, any_weights=case.network != "lenet5"), case.last)
     x = torch.from_numpy(np.random.default_rng(0).random(case.shape, dtype=np.float32)).cuda()
     exact = TorchNetwork(graph).double().cuda()(x[:CHECKED].double())
-    replays: dict[str, Callable[[], float]] = {}
+    replays: dict[str, Replay] = {}
+    alive: list[Any] = []
     row: dict[str, Any] = {"network": case.network, "last": case.last, "shape": case.shape, "ms": {}, "error": {}, "plans": {}}
     for engine in (*(peers if case.peers else ()), *builds):
         try:
             if engine in PEERS:
                 replays[engine], output = torch_engine(case, graph, x, engine == "inductor")
             else:
-                replays[engine], output, generated = fusec_engine(case, graph, x, engine)
-                row["plans"][engine] = describe(generated)
+                replays[engine], output, built = fusec_engine(case, graph, x, engine)
+                alive.append(built)
+                row["plans"][engine] = describe(built[0])
             y = output()
             if not bool(torch.isfinite(y).all()):
                 raise ValueError("output not written everywhere")

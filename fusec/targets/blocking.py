@@ -20,11 +20,13 @@ MAX_VALUES = 112  # accumulators, window and weights together
 THREADS = (64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
 WIDE_KERNEL = 12  # columns from which a window is not kept in registers
 BANKS = 32
-LATENCY = 60  # cycles from a load of scratch, or of the first-level cache, to its use, with what queues before it
+LATENCY = 36  # cycles from a load of scratch, or of the first-level cache, to its use, with what queues before it
 GLOBAL_LATENCY = 100  # the same for device memory, mostly found in the caches
-LONE_WARP = 1.0  # cycles per instruction of a warp that has a scheduler to itself
+LONE_WARP = 1.5  # cycles per instruction of a warp that has a scheduler to itself
 OVERLAP = 1.5  # how well co-resident blocks hide each other's waiting: 1 not at all, large perfectly
-REGISTERS = 96  # a thread is taken to want before its blocks are known
+REGISTERS = 128  # a thread is taken to want before its blocks are known
+UNROLLED_SUMS = 600  # multiply-adds a loop body may hold
+UNROLLED_WEIGHTS = 64  # weights of one input channel a thread may hold when the kernel's rows are unrolled
 BARRIER = 60  # cycles from the last warp's arrival at a barrier to the first instruction behind it
 
 
@@ -135,7 +137,7 @@ def estimate(work: Work, block: Block, threads: int) -> Estimate:
     throughput = warps * max((rows * instructions + tail) / 4, rows * wavefronts)
     rounds = ceil(items / threads)
     active = min(warps, threads // 32)
-    unrolled = work.kernel_y if work.kernel_y * work.kernel_x * block.sums <= 600 else 1
+    unrolled = unroll_y(work, block)
     latency = LATENCY if work.row_pitch else GLOBAL_LATENCY
     waiting = instructions * LONE_WARP + latency / unrolled + work.kernel_x * max(0, 4 - block.sums)
     round_cycles = rows * max(ceil(active / 4) * instructions, active * wavefronts, waiting) + tail
@@ -161,7 +163,7 @@ class Blocking:
 
 
 def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, registers: int, max_threads: int,
-           positions: int, alone: bool) -> Blocking:
+           positions: int, least: int, alone: bool) -> Blocking:
     """Threads and register tiles for a kernel.
 
     Parameters
@@ -170,6 +172,8 @@ def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, 
         The kernel's convolutions, in order.
     positions
         Outputs of all stages that are no convolutions, so that those find enough threads.
+    least
+        Registers a thread wants for the stages that are no convolutions.
     alone
         Plan for a grid with no more than one block per multiprocessor.
     """
@@ -178,9 +182,12 @@ def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, 
         if threads > max_threads:
             continue
         limit = 1 if alone else max(1, min(max_threads * 2 // threads, 16, scratch_per_core // (scratch_bytes + 1024)))
-        residents = max(1, min(limit, registers // (threads * REGISTERS)))
+        residents = min(limit, resident_blocks(registers, threads, max(least, REGISTERS)))
         chosen = [best_block(w, threads, residents) for w in works]
-        residents = max(1, min(limit, registers // (threads * _registers(works, [b for b, _ in chosen]))))
+        wanted = max(least, _registers(works, [b for b, _ in chosen]))
+        if registers_left(registers, threads, 1) < wanted and best is not None:
+            continue
+        residents = min(limit, resident_blocks(registers, threads, wanted))
         throughput = sum(e.throughput for _, e in chosen) + positions / 32 * 5
         latency = sum(e.latency for _, e in chosen) + (positions / threads + 1) * 20 + threads * 0.2
         cycles = _together(throughput, latency / residents)
@@ -197,6 +204,29 @@ def _together(throughput: float, latency: float) -> float:
 
 def _registers(works: Sequence[Work], blocks: Sequence[Block]) -> int:
     """Registers a thread will want, from its largest block; the compiler is held to what this leaves room for."""
-    sums = max((b.sums + (b.sums // (w.pool_x * 2) if w.pool_x * w.pool_y > 1 else 0)
-                for b, w in zip(blocks, works, strict=True)), default=1)
-    return min(255, 48 + sums + sums // 2)
+    wanted = [40]
+    for work, block in zip(works, blocks, strict=True):
+        pooled = block.sums // work.pool_x if work.pool_x * work.pool_y > 1 else 0
+        inputs = 3 * block.images * _window(work, block) // 2 + (0 if work.row_pitch else 16)
+        weights = block.channels * (unroll_y(work, block) * work.kernel_x if unroll_y(work, block) > 1 else 2)
+        wanted.append(56 + block.sums + pooled + inputs + weights)
+    return min(255, max(wanted))
+
+
+def resident_blocks(registers: int, threads: int, wanted: int) -> int:
+    """Blocks that share a multiprocessor of four partitions when a thread takes `wanted` registers; at least one."""
+    blocks = 1
+    while registers_left(registers, threads, blocks + 1) >= wanted:
+        blocks += 1
+    return blocks
+
+
+def registers_left(registers: int, threads: int, blocks: int) -> int:
+    """Registers a thread may have when `blocks` blocks share a multiprocessor's four partitions."""
+    return registers // 4 // 32 // ceil(blocks * ceil(threads / 32) / 4) // 8 * 8
+
+
+def unroll_y(work: Work, block: Block) -> int:
+    """Kernel rows unrolled: all of them while the weights of one input channel fit in registers, else one."""
+    taps = work.kernel_y * work.kernel_x
+    return work.kernel_y if taps * block.channels <= UNROLLED_WEIGHTS and taps * block.sums <= UNROLLED_SUMS else 1

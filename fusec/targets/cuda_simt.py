@@ -15,7 +15,7 @@ from fusec.graph import layers as L
 from fusec.schedule.ir import Buffer, Read, Schedule, Space, Stage
 from fusec.targets import geometry as G
 from fusec.targets.base import Call, MappedKernel, Staging
-from fusec.targets.blocking import Block, Work, choose
+from fusec.targets.blocking import UNROLLED_SUMS, UNROLLED_WEIGHTS, Block, Work, choose, unroll_y
 from fusec.targets.device import Device
 from fusec.targets.mapper import FloatArray, Mapper
 
@@ -25,7 +25,7 @@ _LIBRARIES = {"conv2d": "conv2d.cuh", "conv2d_pool": "conv2d.cuh", "dense": "den
               "depth_to_space": "pointwise.cuh", "flatten": "pointwise.cuh", "local_response_norm": "pointwise.cuh"}
 
 
-UNROLLED_SUMS = 600  # multiply-adds a loop body may hold
+DENSE_REGISTERS = 128  # a thread of a linear layer wants, with two steps of weights and inputs under way
 STAGED, STAGED_ALONE = 4096, 12288  # weights and biases copied into scratch, at most; for a block among many, and alone
 DENSE_DEPTH = 64  # products per output from which on a linear layer's sum is shared among a warp
 
@@ -40,11 +40,12 @@ def map_schedule(schedule: Schedule, device: Device, *, small_grid: bool = False
     """
     mapper = _CudaMapper(schedule, device)
     works = mapper.works()
+    dense = any(s.node is not None and isinstance(s.node.layer, L.Conv2d) and s not in works for s in schedule.stages)
     positions = sum(s.writes.images * s.footprint.elements for s in schedule.stages if s not in works)
     mapper.stage_weights(tuple(works), small_grid)
     blocking = choose(tuple(works.values()), scratch_bytes=4 * mapper.scratch,
                       scratch_per_core=device.scratch_per_core, registers=device.registers_per_core,
-                      max_threads=min(1024, device.max_threads_per_core), positions=positions, alone=small_grid)
+                      max_threads=min(1024, device.max_threads_per_core), positions=positions, least=DENSE_REGISTERS if dense else 40, alone=small_grid)
     mapper.blocks = dict(zip(works, blocking.blocks, strict=True))
     kernel = mapper.kernel(blocking.threads, blocking.blocks_per_core)
     return replace(kernel, scratch=mapper.scratch, staging=tuple(mapper.staging))
@@ -132,7 +133,7 @@ class _CudaMapper(Mapper):
         channels = 16 // images if (stage.footprint.c.extent or 1) >= 16 // images else 4
         numbers = G.window_numbers(stage, read) | {
             "BLOCK_C": min(channels, 8), "BLOCK_N": images, "DEPTH": depth, "WEIGHTS": self.packer.add(layer.out_channels * pitch, packed),
-            "WEIGHT_PITCH": pitch, "BIAS": self._bias_offset(stage), "UNROLL": min(4, pitch // 128),
+            "WEIGHT_PITCH": pitch, "BIAS": self._bias_offset(stage), "UNROLL": min(2, pitch // 128),
             "FLAT": str(_flat(read, layer)).lower()}
         return self.call(index, stage, "dense", numbers, (self.read(stage),))
 
@@ -169,12 +170,12 @@ class _CudaMapper(Mapper):
         size = work.depth * work.kernel_y * work.kernel_x * pitch
         weights = self.packer.add(size, packed)
         bias = self.bias(stage)
-        unroll_y = work.kernel_y if work.kernel_y * work.kernel_x * block.sums <= UNROLLED_SUMS else 1
+        rows = unroll_y(work, block)
         numbers: G.Numbers = G.window_numbers(stage, stage.reads[0]) | {
             "GROUP_IN": work.depth, "GROUP_OUT": layer.out_channels // layer.groups,
             "BLOCK_C": block.channels, "BLOCK_X": block.columns, "BLOCK_N": block.images, "WEIGHT_PITCH": pitch,
             "WEIGHT_ALIGN": 4 if block.channels == layer.out_channels else gcd(4, block.channels),
-            "UNROLL_Y": unroll_y, "UNROLL_C": _unroll_channels(work, block, unroll_y),
+            "UNROLL_Y": rows, "UNROLL_C": _unroll_channels(work, block, rows),
             "WIDE": str(work.wide).lower(), "BIAS": str(bias is not None).lower()}
         home, first = "params", 0
         if stage in self._staged:
@@ -214,10 +215,10 @@ def _flat(read: Read, layer: L.Conv2d) -> bool:
             and b.offset % 4 == 0 and b.image_pitch % 4 == 0)
 
 
-def _unroll_channels(work: Work, block: Block, unroll_y: int) -> int:
+def _unroll_channels(work: Work, block: Block, rows: int) -> int:
     """Input channels unrolled, so that a small body has several loads under way."""
-    body = unroll_y * work.kernel_x * block.sums
-    most = max(1, UNROLLED_SUMS // (4 * body)) if unroll_y == work.kernel_y else 1
+    body, weights = rows * work.kernel_x * block.sums, rows * work.kernel_x * block.channels
+    most = max(1, min(UNROLLED_SUMS // (4 * body), UNROLLED_WEIGHTS // weights)) if rows == work.kernel_y else 1
     return max(u for u in (1, 2, 4, 8) if u <= most and u <= work.depth)
 
 
