@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -22,10 +22,15 @@ class Progress:
     """A context whose phases are shown once they have lasted `DELAY` seconds (a bar stays for the phases after it too).
 
     Called with the number of things done and of all: it is a `fusec.runtime.build.Progress`.
+
+    Parameters
+    ----------
+    stream
+        Where to; None is standard error.
     """
 
-    def __init__(self) -> None:
-        self._stream = sys.stderr
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
         self._terminal = self._stream.isatty()
         self._guard = threading.RLock()
         self._text, self._done, self._total = "", 0, 0
@@ -79,7 +84,7 @@ class Progress:
             if phase != self._phase:
                 return
             if self._terminal:
-                self._bar = _bar()
+                self._bar = _bar(self._stream)
                 self._bar.start()
                 self._bar.add_task(self._text, total=None)
             self._showing = True
@@ -96,10 +101,10 @@ class Progress:
             click.echo(f"{self._text}{count}", file=self._stream)
 
 
-def _bar() -> Any:
+def _bar(stream: TextIO) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True, markup=False, highlight=False)
+    console = Console(file=stream, force_terminal=True, markup=False, highlight=False)
     return Progress(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                     console=console, transient=True)
