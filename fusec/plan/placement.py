@@ -8,7 +8,7 @@ share this, the verifier works it out again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from fusec.plan.merge import merged_pools
 from fusec.schedule.ir import Chain
 
 ALIGN = 16  # elements (64 bytes) every buffer starts at a multiple of: a cache line, and any vector
+NOWHERE = np.iinfo(np.int64).max  # higher than any place
 
 
 @dataclass(frozen=True)
@@ -58,27 +59,70 @@ def lives(chain: Chain, staged: Collection[str]) -> list[Life]:
 
 
 def offsets(lives: Sequence[Life], sizes: Sequence[Ints]) -> list[Ints]:
-    """First fit for N tiles together: in the order of birth, each at the lowest place free during its life.
+    """Where each tensor lies, for N tiles at once, each tile on its own.
+
+    The best of three rules. First fit in the order of birth; where that takes more than what is alive at once, also from the
+    two ends in turns, which for a plain sequence of layers is the optimum, and first fit in the reverse order. The first of
+    equals is taken.
 
     Parameters
     ----------
+    lives
+        In the order of birth.
     sizes
-        Elements of each tensor, (N,); all tiles are placed independently.
+        Elements of each tensor, (N,).
 
     Returns
     -------
     list
         For each tensor (N,) offsets, multiples of `ALIGN`.
     """
-    taken = [-(-s // ALIGN) * ALIGN for s in sizes]
-    found: list[Ints] = []
-    for i, life in enumerate(lives):
-        rivals = [j for j in range(i) if lives[j].meets(life)]
-        best = np.full_like(taken[i], np.iinfo(np.int64).max)
-        for place in (np.zeros_like(taken[i]), *(found[j] + taken[j] for j in rivals)):
-            free = np.ones(len(place), dtype=np.bool_)
-            for j in rivals:
-                free &= (place + taken[i] <= found[j]) | (place >= found[j] + taken[j])
-            best = np.where(free, np.minimum(best, place), best)
-        found.append(best)
-    return found
+    if not lives:
+        return []
+    taken = np.stack([-(-s // ALIGN) * ALIGN for s in sizes])
+    forwards = range(len(lives))
+    best = _fit(lives, taken, forwards)
+    height = _height(best, taken)
+    least = np.max([taken[[x.first <= life.first <= x.last for x in lives]].sum(axis=0) for life in lives], axis=0)
+    for order, from_both_ends in ((forwards, True), (forwards[::-1], False)):
+        wasteful = np.flatnonzero(height > least)
+        if not wasteful.size:
+            break
+        part = taken[:, wasteful]
+        other = _fit(lives, part, order, least[wasteful] if from_both_ends else None)
+        lower = _height(other, part)
+        won = lower < height[wasteful]
+        best[:, wasteful[won]], height[wasteful[won]] = other[:, won], lower[won]
+    return list(best)
+
+
+def _height(places: Ints, taken: Ints) -> Ints:
+    """(N,) elements in all; more than anything else where a place is below 0, that is, where a tensor found none."""
+    return np.where((places < 0).any(axis=0), NOWHERE, (places + taken).max(axis=0))
+
+
+def _fit(lives: Sequence[Life], taken: Ints, order: Iterable[int], height: Ints | None = None) -> Ints:
+    """(L, N) offsets: one tensor after the other takes the lowest place free during its life.
+
+    With a `height` (N,) each keeps away from the one placed last of those it meets: if that is at the low end of the space, it
+    takes the highest place free below `height`. It is put at -1 where there is none.
+    """
+    places, high = np.zeros_like(taken), [False] * len(lives)
+    done: list[int] = []
+    for i in order:
+        rivals = [j for j in done if lives[j].meets(lives[i])]
+        done.append(i)
+        if not rivals:
+            continue
+        high[i] = height is not None and not high[rivals[-1]]
+        places[i] = _slot(taken[i], places[rivals], places[rivals] + taken[rivals], height if high[i] else None)
+    return places
+
+
+def _slot(size: Ints, starts: Ints, ends: Ints, height: Ints | None) -> Ints:
+    """(N,) the lowest place from 0 on, or the highest below `height`, clear of what lies from `starts` to `ends`, (R, N)."""
+    options = np.vstack([np.zeros_like(size), ends] if height is None else [height - size, starts - size])
+    free = ((options[:, None] + size <= starts) | (options[:, None] >= ends)).all(axis=1)
+    if height is None:
+        return np.asarray(np.where(free, options, NOWHERE).min(axis=0))
+    return np.asarray(np.where(free, options, -1).max(axis=0))
