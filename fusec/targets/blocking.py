@@ -20,13 +20,15 @@ MAX_VALUES = 112  # accumulators, window and weights together
 THREADS = (64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
 WIDE_KERNEL = 12  # columns from which a window is not kept in registers
 BANKS = 32
-LATENCY = 36  # cycles from a load of scratch, or of the first-level cache, to its use, with what queues before it
+LATENCY = 60  # cycles from a load of scratch, or of the first-level cache, to its use, with what queues before it
 GLOBAL_LATENCY = 100  # the same for device memory, mostly found in the caches
-LONE_WARP = 1.5  # cycles per instruction of a warp that has a scheduler to itself
+LONE_WARP = 1.0  # cycles per instruction of a warp that has a scheduler to itself
 OVERLAP = 1.5  # how well co-resident blocks hide each other's waiting: 1 not at all, large perfectly
 REGISTERS = 128  # a thread is taken to want before its blocks are known
 UNROLLED_SUMS = 600  # multiply-adds a loop body may hold
-UNROLLED_WEIGHTS = 64  # weights of one input channel a thread may hold when the kernel's rows are unrolled
+OTHER = 40  # registers a thread wants besides sums, inputs and weights
+HELD_WEIGHTS = 32  # weights under way at once, at most
+UNROLLED_WEIGHTS = 144  # weights of one input channel a thread may hold when the kernel's rows are unrolled
 BARRIER = 60  # cycles from the last warp's arrival at a barrier to the first instruction behind it
 
 
@@ -208,8 +210,8 @@ def _registers(works: Sequence[Work], blocks: Sequence[Block]) -> int:
     for work, block in zip(works, blocks, strict=True):
         pooled = block.sums // work.pool_x if work.pool_x * work.pool_y > 1 else 0
         inputs = 3 * block.images * _window(work, block) // 2 + (0 if work.row_pitch else 16)
-        weights = block.channels * (unroll_y(work, block) * work.kernel_x if unroll_y(work, block) > 1 else 2)
-        wanted.append(56 + block.sums + pooled + inputs + weights)
+        weights = min(2 * block.channels, HELD_WEIGHTS)
+        wanted.append(OTHER + block.sums + pooled + inputs + weights)
     return min(255, max(wanted))
 
 
