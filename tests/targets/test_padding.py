@@ -145,3 +145,24 @@ def test_channel_tiles(target: Runner, name: str, channels: int) -> None:
     """The last stage in slices of its channels, some across and some inside groups."""
     graph = ENDS[name](None, None)
     check(target, graph, Tile(2, channels, 4, 5), (), image_of(graph, 7, 11, 3))
+
+
+UP = L.ConvTranspose2d((3, 3), (2, 2), out_channels=4)
+PIXELS = {"global_avg_pool2d": L.GlobalAvgPool2d(), "linear": L.Linear(5), "wide linear": L.Linear(5), "flatten": L.Flatten()}
+
+
+@pytest.mark.parametrize("tile", [(4, 4), (4, 8), (8, 4), (8, 8)], ids=str)
+@pytest.mark.parametrize("name", PIXELS)
+def test_one_pixel_in_a_box_that_moves(target: Runner, name: str, tile: tuple[int, int]) -> None:
+    """Tiles of what a single pixel is enlarged to: most of a tile's box of the pixel lies outside, for some tiles all of it."""
+    side = 6 if name == "wide linear" else 2
+    graph = net(4, side, side, a=conv(4), g=PIXELS[name], h=L.Clip(1, 5), u=UP, v=L.Upsample((2, 2)), c=conv(3))
+    assert graph.shapes["c"].height == 6
+    check(target, graph, Tile(2, 3, *tile), (), image_of(graph, side, side, 3, 0, 4) * 4)
+
+
+def test_a_reader_of_nothing_but_padding(target: Runner) -> None:
+    """The only window of the last layer starts three pixels before an image of one pixel."""
+    graph = net(2, 1, 1, a=conv(3), b=L.Conv2d((1, 1), (7, 7), padding=L.Padding(3, 3, 3, 3), out_channels=2), c=conv(2))
+    assert graph.shapes["b"] == graph.shapes["c"]
+    check(target, graph, Tile(1, 2, 1, 1), ("x",), image_of(graph, 1, 1, 2))

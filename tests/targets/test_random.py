@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fusec.graph.graph import LayerGraph
@@ -23,6 +23,11 @@ from tests.strategies_schedule import chains, partitions, schedules
 
 SIDE = 40  # of the images here; tiles go up to 12
 MOST_WORK = 1 << 27  # multiply-adds, with recomputed halos, that an emulated example may take: some seconds
+
+
+def examples(share: int) -> settings:
+    """A share of the profile's examples: each of them builds one kernel or several."""
+    return settings(max_examples=max(5, settings().max_examples // share))
 
 
 def simplified(data: st.DataObject, graphs: st.SearchStrategy[LayerGraph]) -> LayerGraph:
@@ -50,6 +55,7 @@ def work(schedule: Schedule, tensors: Mapping[str, Floats]) -> int:
     return tiles * per_tile
 
 
+@examples(2)
 @given(st.data())
 def test_chains_compute_what_the_reference_computes(target: Runner, data: st.DataObject) -> None:
     graph = simplified(data, integer_graphs(6, max_extent=SIDE))
@@ -63,6 +69,7 @@ def test_chains_compute_what_the_reference_computes(target: Runner, data: st.Dat
         np.testing.assert_array_equal(result, tensors[schedule.chain.output], err_msg=show(schedule))
 
 
+@examples(2)
 @given(st.data())
 def test_networks_compute_what_the_reference_computes(target: Runner, data: st.DataObject) -> None:
     graph = simplified(data, integer_graphs(6, max_channels=20, max_extent=20))
@@ -77,6 +84,7 @@ def test_networks_compute_what_the_reference_computes(target: Runner, data: st.D
         np.testing.assert_array_equal(results[name], tensors[name], err_msg=show(schedule))
 
 
+@examples(2)
 @given(st.data())
 def test_schedules_agree_bit_for_bit(generated: Runner, data: st.DataObject) -> None:
     graph = simplified(data, float_graphs(5, max_extent=24))
