@@ -164,7 +164,7 @@ class Blocking:
     cycles: float
 
 
-def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, registers: int, max_threads: int,
+def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, registers: int, threads_per_core: int,
            positions: int, least: int, alone: bool) -> Blocking:
     """Threads and register tiles for a kernel.
 
@@ -181,9 +181,9 @@ def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, 
     """
     best: Blocking | None = None
     for threads in THREADS:
-        if threads > max_threads:
+        if threads > threads_per_core:
             continue
-        limit = 1 if alone else max(1, min(max_threads * 2 // threads, 16, scratch_per_core // (scratch_bytes + 1024)))
+        limit = 1 if alone else max(1, min(threads_per_core // threads, 16, scratch_per_core // (scratch_bytes + 1024)))
         residents = min(limit, resident_blocks(registers, threads, max(least, REGISTERS)))
         chosen = [best_block(w, threads, residents) for w in works]
         wanted = max(least, _registers(works, [b for b, _ in chosen]))

@@ -42,10 +42,10 @@ def map_schedule(schedule: Schedule, device: Device, *, small_grid: bool = False
     works = mapper.works()
     dense = any(s.node is not None and isinstance(s.node.layer, L.Conv2d) and s not in works for s in schedule.stages)
     positions = sum(s.writes.images * s.footprint.elements for s in schedule.stages if s not in works)
-    mapper.stage_weights(tuple(works), small_grid)
-    blocking = choose(tuple(works.values()), scratch_bytes=4 * mapper.scratch,
-                      scratch_per_core=device.scratch_per_core, registers=device.registers_per_core,
-                      max_threads=min(1024, device.max_threads_per_core), positions=positions, least=DENSE_REGISTERS if dense else 40, alone=small_grid)
+    scratch = mapper.stage_weights(tuple(works), small_grid)
+    blocking = choose(tuple(works.values()), scratch_bytes=4 * scratch, scratch_per_core=device.scratch_per_core,
+                      registers=device.registers_per_core, threads_per_core=device.max_threads_per_core, positions=positions,
+                      least=DENSE_REGISTERS if dense else 40, alone=small_grid)
     mapper.blocks = dict(zip(works, blocking.blocks, strict=True))
     kernel = mapper.kernel(blocking.threads, blocking.blocks_per_core)
     return replace(kernel, scratch=mapper.scratch, staging=tuple(mapper.staging))
@@ -71,14 +71,17 @@ class _CudaMapper(Mapper):
                 found[stage] = self.work(stage, after if stage.writes.space is Space.REGISTER else None)
         return found
 
-    def stage_weights(self, convolutions: tuple[Stage, ...], small_grid: bool) -> None:
+    def stage_weights(self, convolutions: tuple[Stage, ...], small_grid: bool) -> int:
         """Choose the convolutions whose weights are copied into scratch once per block: all of them, or none when they are many.
-        A block alone on its multiprocessor otherwise waits for each weight's first load."""
+        A block alone on its multiprocessor otherwise waits for each weight's first load. Returns the elements of scratch that
+        the kernel will take at most."""
         sizes = [sum(self._parameter_sizes(s)) for s in convolutions]
         limit = STAGED_ALONE if small_grid else STAGED
         if sum(sizes) <= limit and 4 * (self.scratch + 4 + sum(sizes)) <= self.device.scratch_per_block:
             self._staged = frozenset(convolutions)
             self.scratch = -(-self.scratch // 4) * 4
+            return self.scratch + sum(sizes)
+        return self.scratch
 
     def _parameter_sizes(self, stage: Stage) -> tuple[int, int]:
         """Elements of a convolution's packed weights and bias, each with its alignment."""
