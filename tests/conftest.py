@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, settings
 # Compiling a kernel can take longer than any deadline per example that would mean something.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
-# for long runs by hand: pytest --hypothesis-profile=thorough tests/targets/test_random.py
-settings.register_profile("thorough", settings.get_profile("default"), max_examples=2000, print_blob=True)
+# for long runs by hand: pytest --thorough tests/targets
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
@@ -30,8 +30,20 @@ def gpu_obstacle() -> str:
     return "" if count else "no CUDA device"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="ten times the examples, and the tests marked `thorough`: an hour")
+    parser.addoption("--update-golden", action="store_true", help="write the sources in tests/golden anew")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--thorough"):
+        settings.load_profile("thorough")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip the tests marked `gpu` where they cannot run; CuPy is imported only when there are such tests."""
+    if not config.getoption("--thorough"):
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and (obstacle := gpu_obstacle()):
         for item in marked:

@@ -1,0 +1,87 @@
+"""NVRTC compiles every shipped network for every architecture, without a GPU, and what it uses of the machine is as planned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusec.emit.render import render
+from fusec.graph.graph import LayerGraph
+from fusec.pipeline import generate, plan, read
+from fusec.runtime.cuda import ResourceUsage, compile_cubin
+from fusec.runtime.program import Source
+from fusec.targets.base import MappedKernel
+from fusec.targets.device import device_for_arch
+
+pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="NVRTC and CuPy are not installed")
+
+SHIPPED = sorted(p.stem for p in (Path(__file__).parents[2] / "graphs").glob("*.yaml"))
+ARCHS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_120")
+ENDS = ("sm_75", "sm_90")  # what is left out elsewhere without --thorough is compiled for these
+WORKERS = 2  # NVRTC works outside the interpreter's lock
+RESERVED = 1024  # bytes of scratch the driver takes of every block, from sm_80 on
+# A kernel that is to share a multiprocessor with others gets a share of its registers. Where ptxas wants more, it keeps loop
+# bounds and addresses on the stack: up to 152 bytes in a linear layer that reads device memory, on sm_120; elsewhere up to 100.
+MOST_SPILLED = 192  # bytes per thread, stored or loaded; register tiles that do not fit take many hundreds
+
+
+def combinations() -> Iterator[Any]:
+    for graph in SHIPPED:
+        for fuse in ("auto", "none", "all"):
+            for arch in ARCHS:
+                rare = fuse != "auto" and arch not in ENDS
+                yield pytest.param(graph, fuse, arch, marks=pytest.mark.thorough if rare else (), id=f"{graph}-{fuse}-{arch}")
+
+
+@lru_cache(maxsize=1)
+def network(name: str) -> LayerGraph:
+    return read(name, any_weights=True)
+
+
+@cache
+def compiled(text: str, entry: str, arch: str) -> ResourceUsage:
+    return compile_cubin(Source(entry, text, "cuda"), arch)[1]
+
+
+@pytest.mark.parametrize(("graph", "fuse", "arch"), list(combinations()))
+def test_compiles_within_its_means(graph: str, fuse: str, arch: str) -> None:
+    device = device_for_arch(arch)
+    kernels = generate(plan(network(graph), device, fuse)).kernels
+    sources = [render(k) for k in kernels]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        usages = list(pool.map(lambda s: compiled(s.text, s.entry, arch), {s.entry: s for s in sources}.values()))
+    by_entry = dict(zip(dict.fromkeys(s.entry for s in sources), usages, strict=True))
+    assert kernels
+    for kernel, source in zip(kernels, sources, strict=True):
+        check(kernel, source, by_entry[source.entry])
+
+
+def check(kernel: MappedKernel, source: Source, usage: ResourceUsage) -> None:
+    """Registers and scratch of one kernel against the plan and the device."""
+    device, together = kernel.device, kernel.threads * kernel.blocks_per_core
+    words = f"{kernel.schedule.chain}: {kernel.threads} threads x {kernel.blocks_per_core}, {usage.registers} registers"
+    assert f"__launch_bounds__({kernel.threads}, {kernel.blocks_per_core})" in source.text
+    assert 0 < usage.registers * together <= device.registers_per_core, words
+    assert together <= device.max_threads_per_core, words
+    assert max(usage.spill_stores, usage.spill_loads) <= MOST_SPILLED, f"{words}, {usage.spill_loads} bytes spilled"
+    assert usage.scratch == 0, f"{words}: scratch is dynamic, {usage.scratch} bytes are not"
+    check_scratch(kernel, source)
+
+
+def check_scratch(kernel: MappedKernel, source: Source) -> None:
+    """The schedule's buffers, then the weights copied behind them, and nothing else; as much as the device has."""
+    scratch, device = 4 * kernel.scratch, kernel.device
+    end = kernel.schedule.scratch_elements
+    for part in kernel.staging:
+        assert end <= part.target < end + 4
+        end = part.target + part.count
+    assert kernel.scratch == end
+    assert scratch <= device.scratch_per_block
+    assert kernel.blocks_per_core == 1 or kernel.blocks_per_core * (scratch + RESERVED) <= device.scratch_per_core + RESERVED
+    assert re.search(rf"\b{scratch} bytes of scratch", source.text)
