@@ -60,7 +60,8 @@ struct Scratch {
     } else {
       float lane[LANES];
       store(lane, v);
-      for (int i = 0; i < count; ++i) p[i] = lane[i];
+      for (int i = 0; i < LANES; ++i)  // a bound the compiler knows
+        if (i < count) p[i] = lane[i];
     }
   }
   INLINE void put(int n, int c, int y, int x, float v) const { *pointer(n, c, y, x) = v; }
@@ -105,11 +106,12 @@ struct Global {
   INLINE void pad(int, int, int, int) const {}
 };
 
-// A buffer asked for channels of its tensor, and for positions of another box: (0, 0) there is (Y, X) here.
+// A buffer asked for channels of its tensor, and for positions of another box: (0, 0) there is (Y, X) here. Those who ask keep
+// to the image and the batch, so nothing is checked.
 template <class In, int Y, int X>
 struct Shifted {
   const In& in;
-  INLINE float at(int n, int c, int y, int x) const { return in.at(n, c - in.c0, y + Y, x + X); }
+  INLINE float at(int n, int c, int y, int x) const { return *in.pointer(n, c - in.c0, y + Y, x + X); }
 };
 template <int Y, int X, class In>
 INLINE Shifted<In, Y, X> shifted(const In& in) {

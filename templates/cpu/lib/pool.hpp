@@ -25,8 +25,8 @@ INLINE void max_pool2d(const Out& out, const float* __restrict__ params, const I
         for (int ky = rows.from; ky < rows.to; ++ky)
           for (int kx = columns.from; kx < columns.to; ++kx)
             for (int c = 0; c < S::CHANNELS; ++c) {
-              const float v = in.at(n, out.c0 + c - in.c0, row + ky * S::DILATION_Y, column + kx * S::DILATION_X);
-              best[c] = (v > best[c]) | (v != v) ? v : best[c];
+              const float v = *in.pointer(n, out.c0 + c - in.c0, row + ky * S::DILATION_Y, column + kx * S::DILATION_X);
+              best[c] = ((v > best[c]) | (v != v)) ? v : best[c];
             }
         for (int c = 0; c < S::CHANNELS; ++c) out.put(n, c, y, x, S::epilogue(best[c], out.c0 + c, params));
       }
