@@ -1,10 +1,10 @@
 """The environment variables fusec listens to, read here and nowhere else.
 
-In: the process environment. Out: values the pipeline passes on as arguments, and the two helpers that write dumps and debug
-lines. Sits beside the pipeline; any step may use it except the runtime, which also lives in artefacts without fusec.
+In: the process environment. Out: values the pipeline passes on as arguments, and the helpers that write dumps and debug lines.
+Sits beside the pipeline; any step may use it except the runtime, which also lives in artefacts without fusec.
 
-    FUSEC_DUMP      folder for numbered dumps of every step (00-graph.txt ... 06-kernel.cu)
-    FUSEC_DEBUG     1 timings, 2 plan, 3 schedule, 4 source, 5 compiler log, each with those before it, on standard error
+    FUSEC_DUMP      folder for numbered dumps of every step (00-graph.txt ... 07-compiler-*.txt)
+    FUSEC_DEBUG     what to print of the same on standard error, each level with those before it (the constants below)
     FUSEC_CACHE     folder for compiled kernels instead of the user's cache folder
     FUSEC_THREADS   threads a CPU model uses instead of all the process may run on
     CXX             the C++ compiler, with options if need be
@@ -12,13 +12,20 @@ lines. Sits beside the pipeline; any step may use it except the runtime, which a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from fusec.errors import InputError, MissingError
 
-MAX_LEVEL = 5
+TIMINGS = 1  # of each step
+PLAN = 2  # the graphs, and the chains they are cut into
+SCHEDULE = 3  # of every chain, and its mapping
+SOURCE = 4  # of every kernel, and the program they make up
+COMPILER = MAX_LEVEL = 5  # what the compiler said of every kernel it was asked for
 
 
 def _text(name: str) -> str | None:
@@ -61,8 +68,15 @@ def dump_folder() -> Path | None:
     return Path(text).expanduser() if text else None
 
 
-def dump(name: str, text: str) -> None:
-    """Write one step's result into the dump folder, if there is one; MissingError when it cannot be written."""
+def dump(name: str, text: str, importance: int) -> None:
+    """Tell one step's result: into the dump folder, if there is one, and to standard error from level `importance` on.
+
+    Raises
+    ------
+    MissingError
+        The folder cannot be written.
+    """
+    say(importance, f"== {name}\n{text}")
     folder = dump_folder()
     if folder is None:
         return
@@ -76,4 +90,12 @@ def dump(name: str, text: str) -> None:
 def say(importance: int, text: str) -> None:
     """Print `text` to standard error when FUSEC_DEBUG is at least `importance`."""
     if level() >= importance:
-        print(text, file=sys.stderr, flush=True)
+        print(text.rstrip("\n"), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def timed(step: str) -> Iterator[None]:
+    """A context that says how long it took, at level `TIMINGS`; nothing when it ends in an error."""
+    began = time.perf_counter()
+    yield
+    say(TIMINGS, f"{step:10}{1000 * (time.perf_counter() - began):10.1f} ms")

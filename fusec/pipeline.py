@@ -1,21 +1,21 @@
 """The eight steps from a network description to a model, in order, as plain calls.
 
     read      description -> LayerGraph
-    simplify  LayerGraph -> LayerGraph       fewer, larger nodes
+    simplify  LayerGraph -> Simplified       fewer, larger nodes
     partition LayerGraph -> chains           which layers share a kernel
-    plan      Chain -> Schedule              what, where, in which order
+    plan      Chain -> Schedules             what, where, in which order
     map       Schedule -> MappedKernel       by which threads and lanes
     emit      MappedKernel -> Source         text
     build     Source -> binary               by NVRTC or a C++ compiler, cached
     link      binaries -> Model              a callable with its weights
 
-Every value between two steps can be dumped (`FUSEC_DUMP`).
+Every value between two steps can be dumped (`FUSEC_DUMP`) and printed, with the time each step took (`FUSEC_DEBUG`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,30 +25,29 @@ from numpy.typing import NDArray
 from fusec import debug
 from fusec.emit.environment import pool_source
 from fusec.emit.render import render
-from fusec.errors import InputError, InternalError, nearest
-from fusec.graph import layers as L
+from fusec.emit.show import show_mapping
+from fusec.errors import InputError, nearest
 from fusec.graph.graph import LayerGraph
 from fusec.graph.locate import find_graph
 from fusec.graph.read_yaml import read_yaml
-from fusec.graph.shapes import size_rule
 from fusec.graph.show import show_graph
 from fusec.graph.simplify import Simplified, simplify
+from fusec.link import make_launch, make_program
 from fusec.plan.cost import Nominal, nominal_for
 from fusec.plan.partition import partition
 from fusec.plan.search import Planned, variants
 from fusec.runtime import cpu as cpu_runtime
 from fusec.runtime import cuda as cuda_runtime
-from fusec.runtime.build import Progress, link
+from fusec.runtime.build import Progress, assemble, build
 from fusec.runtime.cache import Cache
 from fusec.runtime.model import Model
-from fusec.runtime.program import Launch, Port, Program, Source, TensorRule, Variant
-from fusec.schedule.ir import Chain, Layout
+from fusec.runtime.program import Program, Source
+from fusec.schedule.ir import Chain
 from fusec.schedule.show import show
 from fusec.schedule.verify import verify
 from fusec.targets import cpu, cuda_simt
 from fusec.targets.base import MappedKernel
 from fusec.targets.device import Device, device_for_arch, host
-from fusec.version import VERSION
 
 Shape4 = tuple[int, int, int, int]
 
@@ -62,6 +61,10 @@ class PlannedChain:
 
     chain: Chain
     variants: tuple[Planned, ...]
+
+    def is_small(self, variant: Planned) -> bool:
+        """Whether `variant` is for grids that leave cores idle: it is the one that runs below some number of tiles."""
+        return len(self.variants) > 1 and variant.min_blocks == 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,61 +94,62 @@ def read(network: str | Path | LayerGraph, *, weights: str | Path | None = None,
     """Step 1. A graph is passed through; `any_weights` puts seeded ones where none are given (for planning alone)."""
     if isinstance(network, LayerGraph):
         return network
-    path = find_graph(network)
     if weights is None and random_weights is None and any_weights:
         random_weights = 0
-    return read_yaml(path, weights=Path(weights) if weights is not None else None, random_weights=random_weights)
+    with debug.timed("read"):
+        path = find_graph(network)
+        return read_yaml(path, weights=Path(weights) if weights is not None else None, random_weights=random_weights)
 
 
 def plan(graph: LayerGraph, device: Device, fuse: str = "auto", shape: Shape4 | None = None) -> Plan:
     """Steps 2 to 4: simplify, partition, plan."""
-    debug.dump("00-graph.txt", show_graph(graph))
-    simplified = simplify(graph)
-    debug.dump("01-simplified.txt", show_graph(simplified.graph))
+    debug.dump("00-graph.txt", show_graph(graph), debug.PLAN)
+    with debug.timed("simplify"):
+        simplified = simplify(graph)
+    debug.dump("01-simplified.txt", show_graph(simplified.graph), debug.PLAN)
     nominal = nominal_for(simplified.graph, shape)
-    chains = partition(simplified.graph, fuse, device, absorbed=simplified.absorbed, nominal=nominal)
-    debug.dump("02-partition.txt", "".join(f"{i:4} {' '.join(c.names)}\n" for i, c in enumerate(chains)))
-    planned = tuple(PlannedChain(c, variants(c, device, nominal)) for c in chains)
-    for p in planned:
-        for v in p.variants:
-            verify(v.schedule, device if device.target == "cuda" else None)
-    debug.dump("03-schedule.txt", "\n".join(show(v.schedule) for p in planned for v in p.variants))
+    with debug.timed("partition"):
+        chains = partition(simplified.graph, fuse, device, absorbed=simplified.absorbed, nominal=nominal)
+    debug.dump("02-partition.txt", "".join(f"{i:4} {' '.join(c.names)}\n" for i, c in enumerate(chains)), debug.PLAN)
+    with debug.timed("plan"):
+        planned = tuple(PlannedChain(c, variants(c, device, nominal)) for c in chains)
+    schedules = [v.schedule for p in planned for v in p.variants]
+    debug.dump("03-schedule.txt", "\n".join(map(show, schedules)), debug.SCHEDULE)
+    with debug.timed("verify"):
+        for schedule in schedules:
+            verify(schedule, device if device.target == "cuda" else None)
     return Plan(graph, simplified, device, nominal, planned)
 
 
 def generate(planned: Plan) -> Generated:
     """Steps 5 and 6: map every schedule to the device and print its source."""
-    sources: dict[str, Source] = {}
-    kernels: list[MappedKernel] = []
-    launches: list[Launch] = []
-    weights: dict[str, NDArray[np.float32]] = {}
-    for index, item in enumerate(planned.chains):
-        mapped = [_MAP[planned.device.target](v.schedule, planned.device, small_grid=_small(planned, v)) for v in item.variants]
-        printed = [render(k) for k in mapped]
-        sources |= {s.entry: s for s in printed}
-        kernels += mapped
-        if len({tuple((p.offset, p.size) for p in k.packs) for k in mapped}) > 1:
-            raise InternalError(f"the schedules of {item.chain} disagree about their parameters")
-        params = f"chain_{index:04}" if mapped[0].packs else ""
-        if params:
-            weights[params] = mapped[0].parameters()
-        launches.append(_launch(item, mapped, printed, params))
-    debug.dump("04-mapping.txt", "\n".join(_show_mapping(k) for k in kernels))
-    program = _program(planned, tuple(launches))
-    debug.dump("05-program.json", json.dumps(program.to_json(), indent=1))
+    chains, device = planned.chains, planned.device
+    with debug.timed("map"):
+        mapped = [[_MAP[device.target](v.schedule, device, small_grid=c.is_small(v)) for v in c.variants] for c in chains]
+    kernels = tuple(k for group in mapped for k in group)
+    debug.dump("04-mapping.txt", "\n".join(map(show_mapping, kernels)), debug.SCHEDULE)
+    with debug.timed("emit"):
+        printed = [[render(k) for k in group] for group in mapped]
+    launches = [make_launch(f"chain_{i:04}", c.chain, c.variants, mapped[i], printed[i]) for i, c in enumerate(chains)]
+    weights = {launch.params: group[0].parameters() for launch, group in zip(launches, mapped, strict=True) if launch.params}
+    arch = cpu_runtime.signature() if device.target == "cpu" else device.arch
+    program = make_program(planned.original, planned.simplified, device, arch, launches)
+    debug.dump("05-program.json", json.dumps(program.to_json(), indent=1), debug.SOURCE)
+    sources = {s.entry: s for group in printed for s in group}  # equal kernels have one entry
     for i, source in enumerate(sources.values()):
-        debug.dump(f"06-kernel-{i:04}{Path(source.filename).suffix}", source.text)
-    if planned.device.target == "cpu":
-        pool = pool_source()
-        sources[pool.entry] = pool
-    return Generated(planned, program, tuple(sources.values()), tuple(kernels), weights)
+        debug.dump(f"06-kernel-{i:04}{Path(source.filename).suffix}", source.text, debug.SOURCE)
+    pool = (pool_source(),) if device.target == "cpu" else ()
+    return Generated(planned, program, (*sources.values(), *pool), kernels, weights)
 
 
 def build_and_link(generated: Generated, progress: Progress | None = None) -> Model:
     """Steps 7 and 8: compile what the cache does not have, and make the model."""
-    compiler = cpu_runtime.find_compiler(debug.compiler()) if generated.program.target == "cpu" else None
-    return link(generated.program, generated.sources, generated.weights, store=Cache(debug.cache_folder()), compiler=compiler,
-                threads=debug.threads(), progress=progress)
+    program, store = generated.program, Cache(debug.cache_folder())
+    compiler = cpu_runtime.find_compiler(debug.compiler()) if program.target == "cpu" else None
+    with debug.timed("build"):
+        binaries = build(program.target, program.arch, generated.sources, store, compiler, progress, _compiler_log)
+    with debug.timed("link"):
+        return assemble(program, generated.sources, binaries, generated.weights, store=store, threads=debug.threads())
 
 
 def compile_network(network: str | Path | LayerGraph, *, target: str = "auto", dtype: str = "float32", fuse: str = "auto",
@@ -172,52 +176,6 @@ def choose_device(target: str, dtype: str = "float32", arch: str | None = None) 
     return device_for_arch(arch or cuda_runtime.device_arch())
 
 
-def _small(planned: Plan, variant: Planned) -> bool:
-    """Whether a variant is for grids that leave multiprocessors idle: it is the one that runs below some number of tiles."""
-    item = next(p for p in planned.chains if variant in p.variants)
-    return len(item.variants) > 1 and variant.min_blocks == 0
-
-
-def _launch(item: PlannedChain, mapped: Sequence[MappedKernel], printed: Sequence[Source], params: str) -> Launch:
-    made = tuple(Variant(s.entry, (t.images, t.channels, t.height, t.width), k.threads, k.scratch, v.min_blocks)
-                 for v, k, s in zip(item.variants, mapped, printed, strict=True) for t in (v.schedule.tile,))
-    return Launch(str(item.chain), item.chain.inputs, item.chain.output, params, mapped[0].sizes, made)
-
-
-def _program(planned: Plan, launches: tuple[Launch, ...]) -> Program:
-    graph, names = planned.simplified.graph, planned.simplified.output_names
-    between = {p.chain.output for p in planned.chains} - set(graph.outputs)
-    return Program(
-        name=graph.name, target=planned.device.target, dtype="float32",
-        arch=cpu_runtime.signature() if planned.device.target == "cpu" else planned.device.arch, version=VERSION,
-        inputs=tuple(Port(n.name, n.name) for n in graph.inputs),
-        outputs=tuple(Port(name, tensor, _flat(planned.original, name)) for name, tensor in names.items()),
-        tensors=tuple(_tensor_rule(graph, n.name) for n in graph.nodes),
-        layouts={t: planned.device.layout.value for t in sorted(between)} if planned.device.layout is not Layout.NCHW else {},
-        launches=launches)
-
-
-def _flat(graph: LayerGraph, name: str) -> bool:
-    """Whether an output is a vector to its user: something made it one, and everything after kept it one."""
-    node = graph[name]
-    if isinstance(node.layer, L.Flatten | L.Linear):
-        return True
-    keeps = isinstance(node.layer, L.Activation | L.Softmax | L.Identity | L.BatchNorm | L.Add | L.Mul | L.Concat)
-    return keeps and all(_flat(graph, i) for i in node.inputs)
-
-
-def _tensor_rule(graph: LayerGraph, name: str) -> TensorRule:
-    node, shape = graph[name], graph.shapes[name]
-    if isinstance(node.layer, L.Input):
-        fixed = [() if v is None else ((0, v, 1),) for v in (shape.height, shape.width)]
-        return TensorRule(name, shape.channels, None, fixed[0], fixed[1])
-    height, width = (size_rule(node.layer, a).terms for a in L.Axis)
-    return TensorRule(name, shape.channels, node.inputs[0], height, width, node.inputs[1:])
-
-
-def _show_mapping(kernel: MappedKernel) -> str:
-    lines = [f"{kernel.schedule.chain}: {kernel.threads} threads, {kernel.blocks_per_core} blocks per core"]
-    for call in kernel.calls:
-        for s in call.structs:
-            lines.append(f"  {s.comment}: " + " ".join(f"{k}={v}" for k, v in s.constants))
-    return "\n".join(lines) + "\n"
+def _compiler_log(entry: str, text: str | None) -> None:
+    said = "not compiled: the cache has it" if text is None else text.rstrip() or "compiled without a warning"
+    debug.dump(f"07-compiler-{entry}.txt", said + "\n", debug.COMPILER)

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "fusec.targets": ("fusec.targets", "fusec.schedule", "fusec.graph", "fusec.debug"),
     "fusec.emit": ("fusec.emit", "fusec.targets", "fusec.schedule", "fusec.graph", "fusec.runtime.program"),
     "fusec.runtime": ("fusec.runtime",),  # copied into artefacts, which run without the rest
+    "fusec.link": ("fusec.graph", "fusec.schedule", "fusec.plan.search", "fusec.targets", "fusec.runtime.program"),
     "fusec.cli": ("fusec",),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def test_unset_and_empty_are_the_same(value: str | None, monkeypatch: pytest.Mon
         if value is not None:
             monkeypatch.setenv(name, value)
     assert (debug.level(), debug.threads(), debug.compiler(), debug.cache_folder(), debug.dump_folder()) == (0, *[None] * 4)
-    debug.dump("00-graph.txt", "text")
+    debug.dump("00-graph.txt", "text", debug.TIMINGS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -47,15 +48,37 @@ def test_wrong_values_name_the_variable(name: str, value: str, monkeypatch: pyte
 
 def test_dumps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FUSEC_DUMP", str(tmp_path / "a" / "b"))
-    debug.dump("00-graph.txt", "grüße")
+    debug.dump("00-graph.txt", "grüße", debug.PLAN)
     assert (tmp_path / "a" / "b" / "00-graph.txt").read_text("utf-8") == "grüße"
     monkeypatch.setenv("FUSEC_DUMP", str(tmp_path / "a" / "b" / "00-graph.txt"))
     with pytest.raises(MissingError, match="cannot write the dump"):
-        debug.dump("01.txt", "x")
+        debug.dump("01.txt", "x", debug.PLAN)
 
 
-def test_say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_are_printed_up_to_the_level(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FUSEC_DEBUG", "2")
-    debug.say(2, "plan")
-    debug.say(3, "schedule")
+    debug.say(debug.PLAN, "plan")
+    debug.say(debug.SCHEDULE, "schedule")
     assert capsys.readouterr() == ("", "plan\n")
+
+
+def test_dumps_are_printed_up_to_the_level(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FUSEC_DEBUG", "3")
+    debug.dump("03-schedule.txt", "tile\n", debug.SCHEDULE)
+    debug.dump("06-kernel.cu", "source\n", debug.SOURCE)
+    assert capsys.readouterr() == ("", "== 03-schedule.txt\ntile\n")
+
+
+def test_steps_are_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for value in ("0", "1"):
+        monkeypatch.setenv("FUSEC_DEBUG", value)
+        with debug.timed("plan"):
+            pass
+    assert re.fullmatch(r"plan +\d+\.\d ms\n", capsys.readouterr().err)
+
+
+def test_a_step_that_fails_has_no_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FUSEC_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError), debug.timed("plan"):
+        _ = 1 / 0
+    assert capsys.readouterr().err == ""

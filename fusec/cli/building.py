@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from fusec import debug, pipeline
+from fusec import pipeline
 from fusec.cli.options import Shape4
-from fusec.cli.output import in_seconds, plural
+from fusec.cli.output import plural
 from fusec.cli.progress import Progress
 from fusec.graph.graph import LayerGraph
 from fusec.plan.report import Report, report
@@ -62,7 +62,6 @@ def _timed(progress: Progress, seconds: dict[str, float], key: str, text: str, s
     began = time.perf_counter()
     value = step()
     seconds[key] = time.perf_counter() - began
-    debug.say(1, f"{text}: {in_seconds(seconds[key])}")
     return value
 
 

@@ -1,7 +1,7 @@
 """Print a mapped kernel: the last step before a compiler.
 
-In: a MappedKernel, every decision taken. Out: a Source, self-contained and deterministic, whose entry is named by its content, so
-that equal kernels of a network are one kernel.
+In: a MappedKernel, every decision taken. Out: a Source, self-contained and deterministic, whose entry is named by its content,
+so that equal kernels of a network are one kernel.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def render(kernel: MappedKernel) -> Source:
     values = {
         "version": VERSION, "device": kernel.device.arch, "stages": len(kernel.schedule.stages), "tile": str(tile),
         "threads": kernel.threads, "blocks_per_core": kernel.blocks_per_core, "scratch_bytes": 4 * kernel.scratch,
-        "library": "\n\n".join(library(folder + f) for f in kernel.libraries), "structs": [_printed(s) for call in kernel.calls for s in call.structs],
+        "library": "\n\n".join(library(folder + f) for f in kernel.libraries),
+        "structs": [_printed(s) for call in kernel.calls for s in call.structs],
         "calls": [{"function": c.function, "structs": ", ".join(s.name for s in c.structs), "barrier": c.barrier,
                    "arguments": ", ".join(c.arguments)} for c in kernel.calls],
         "staging": kernel.staging,

@@ -121,7 +121,8 @@ class LayerGraph:
             first = sizes[node.inputs[0]]
             for other in node.inputs[1:]:
                 if sizes[other] != first:
-                    raise InputError(f"'{node.name}' reads {first[0]}x{first[1]} and {sizes[other][0]}x{sizes[other][1]} pixels",
+                    read = " and ".join(f"{h}x{w}" for h, w in (first, sizes[other]))
+                    raise InputError(f"'{node.name}' reads {read} pixels",
                                      hint=f"an image of {height}x{width} does not fit this network")
             h, w = (size_rule(node.layer, a)(first[a.value]) for a in L.Axis)
             if h < 1 or w < 1:

@@ -1,4 +1,4 @@
-"""The last step of the pipeline: sources are built and linked with their weights into a model.
+"""The last two steps of the pipeline: sources are built, and the binaries linked with their weights into a model.
 
 In: a `Program`, the generated sources, packed weights, a store of built kernels. Out: a `Model`. Kernels are built in parallel;
 one that the store has is not built again.
@@ -22,65 +22,76 @@ from .store import Store, digest
 from .weights import Floats
 
 Progress = Callable[[int, int], None]  # kernels done, kernels in all
+Log = Callable[[str, str | None], None]  # an entry, and what the compiler said of it; None where the store had it
 
 SUFFIX = {"cpu": ".so", "cuda": ".cubin"}
 ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def link(program: Program, sources: Sequence[Source], weights: Mapping[str, Floats], *, store: Store,
-         compiler: cpu.Compiler | None = None, threads: int | None = None, progress: Progress | None = None) -> Model:
-    """Build all sources and make the model.
+         compiler: cpu.Compiler | None = None, threads: int | None = None) -> Model:
+    """`build`, then `assemble`: the model of a program and its sources."""
+    binaries = build(program.target, program.arch, sources, store, compiler)
+    return assemble(program, sources, binaries, weights, store=store, threads=threads)
+
+
+def build(target: str, arch: str, sources: Sequence[Source], store: Store, compiler: cpu.Compiler | None = None,
+          progress: Progress | None = None, log: Log | None = None) -> dict[str, Path]:
+    """Build the sources that the store does not have.
 
     Parameters
     ----------
     sources
-        One per entry of the program's variants; for the CPU the thread pool's (entry `fusec_pool`) too.
-    weights
-        Packed float32 weights, one axis, by the key in `Launch.params`.
+        One per entry; for the CPU the thread pool's (entry `fusec_pool`) too.
     store
         Where built kernels are kept; usually a `fusec.runtime.cache.Cache`.
     compiler
         The C++ compiler; None is `cpu.find_compiler()`.
-    threads
-        The CPU model's threads; None is all that the process may use.
-    progress
-        Called with the number of kernels done and the number of all, from the calling thread.
+    progress, log
+        Called from the calling thread, as kernels are done.
+
+    Returns
+    -------
+    Path of every entry's binary.
 
     Raises
     ------
     MissingError, InternalError
         See `cpu.build` and `cuda.compile_cubin`.
     """
-    _check(program, sources, weights)
-    binaries = build(program.target, program.arch, sources, store, compiler, progress)
-    return assemble(program, sources, binaries, weights, store=store, threads=threads)
-
-
-def build(target: str, arch: str, sources: Sequence[Source], store: Store, compiler: cpu.Compiler | None = None,
-          progress: Progress | None = None) -> dict[str, Path]:
-    """Path of every entry's binary, built where the store does not have it."""
+    _check_sources(target, sources)
     if target == "cuda":
         tool, make = cuda.identity(), functools.partial(_cubin, arch=arch)
     else:
         chosen = compiler or cpu.find_compiler()
         tool, make = chosen.identity, functools.partial(cpu.build, compiler=chosen)
-    distinct = {(s.entry, s.text): s for s in sources}.values()
-    keys = {s.entry: digest(target, arch, tool, s.entry, s.text) for s in distinct}
+    distinct = {s.entry: s for s in sources}
+    said: dict[str, str] = {}
+
+    def made(source: Source) -> bytes:
+        binary, said[source.entry] = make(source)
+        return binary
+
+    keys = {s.entry: digest(target, arch, tool, s.entry, s.text) for s in distinct.values()}
     paths: dict[str, Path] = {}
     if progress:
         progress(0, len(distinct))
     with _workers(usable_threads()) as pool:
-        futures = {pool.submit(store.get_or_build, keys[s.entry], SUFFIX[target], functools.partial(make, s)): s.entry
-                   for s in distinct}
+        futures = {pool.submit(store.get_or_build, keys[e], SUFFIX[target], functools.partial(made, s)): e
+                   for e, s in distinct.items()}
         for future in as_completed(futures):
-            paths[futures[future]] = future.result()
+            entry = futures[future]
+            paths[entry] = future.result()
+            if log:
+                log(entry, said.get(entry))
             if progress:
                 progress(len(paths), len(distinct))
-    return {s.entry: paths[s.entry] for s in distinct}
+    return {entry: paths[entry] for entry in distinct}
 
 
-def _cubin(source: Source, arch: str) -> bytes:
-    return cuda.compile_cubin(source, arch)[0]
+def _cubin(source: Source, arch: str) -> tuple[bytes, str]:
+    binary, usage = cuda.compile_cubin(source, arch)
+    return binary, usage.log
 
 
 @contextlib.contextmanager
@@ -95,7 +106,21 @@ def _workers(count: int) -> Iterator[ThreadPoolExecutor]:
 
 def assemble(program: Program, sources: Sequence[Source], binaries: Mapping[str, Path], weights: Mapping[str, Floats], *,
              store: Store, threads: int | None = None) -> Model:
-    """The model of binaries that are there; `store` takes what has to be rebuilt for a GPU of another architecture."""
+    """Link binaries with their weights.
+
+    Parameters
+    ----------
+    binaries
+        Path of the binary of every source.
+    weights
+        Packed float32 weights, one axis, by the key in `Launch.params`.
+    store
+        Takes what has to be rebuilt for a GPU of another architecture.
+    threads
+        The CPU model's threads; None is all that the process may use.
+    """
+    _check_program(program, binaries, weights)
+
     def rebuild(arch: str) -> Mapping[str, Path]:
         return build("cuda", arch, sources, store)
     if program.target == "cuda":
@@ -103,19 +128,23 @@ def assemble(program: Program, sources: Sequence[Source], binaries: Mapping[str,
     return Model(program, CpuEngine(program, binaries, weights, threads), sources, binaries, weights, store)
 
 
-def _check(program: Program, sources: Sequence[Source], weights: Mapping[str, Floats]) -> None:
-    """What the steps before promised; each breach would end in a crash later."""
-    if program.target not in SUFFIX:
-        raise InternalError(f"no runtime for target {program.target!r}")
+def _check_sources(target: str, sources: Sequence[Source]) -> None:
+    """What the steps before promised; entries become names of files."""
+    if target not in SUFFIX:
+        raise InternalError(f"no runtime for target {target!r}")
     texts: dict[str, str] = {}
     for source in sources:
         if not ENTRY.fullmatch(source.entry):
             raise InternalError(f"{source.entry!r} is no identifier")
         if texts.setdefault(source.entry, source.text) != source.text:
             raise InternalError(f"two different sources are called {source.entry}")
+
+
+def _check_program(program: Program, binaries: Mapping[str, Path], weights: Mapping[str, Floats]) -> None:
+    """What the steps before promised; each breach would end in a crash later."""
     needed = {variant.entry for launch in program.launches for variant in launch.variants}
     needed |= {POOL} if program.target == "cpu" else set()
-    if missing := sorted(needed - set(texts)):
+    if missing := sorted(needed - set(binaries)):
         raise InternalError(f"no source for {', '.join(missing)}")
     for launch in program.launches:
         array = weights.get(launch.params)

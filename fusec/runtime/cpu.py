@@ -113,8 +113,8 @@ def signature() -> str:
     return f"{sys.platform}-{machine}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def build(source: Source, compiler: Compiler) -> bytes:
-    """Compile one source to a shared library and return its bytes.
+def build(source: Source, compiler: Compiler) -> tuple[bytes, str]:
+    """Compile one source: the bytes of a shared library, and the warnings, if any.
 
     InternalError with the place of the kept source when the compiler rejects what we generated; MissingError when it fails for
     another reason (a broken installation, no memory, no room on the disk).
@@ -131,7 +131,7 @@ def build(source: Source, compiler: Compiler) -> bytes:
         result = subprocess.run([*compiler.command, *compiler.flags, "-o", str(library), str(path)], capture_output=True,
                                 text=True, errors="replace", check=False, stdin=subprocess.DEVNULL, cwd=folder)
         if result.returncode == 0:
-            return library.read_bytes()
+            return library.read_bytes(), _complaints(result, folder)
         rejected = re.search(rf"{re.escape(source.filename)}:\d+(:\d+)?: (fatal )?error", result.stderr) is not None
         keep = rejected
         raise _failure(source, compiler, path, result, rejected)
@@ -145,10 +145,15 @@ def build(source: Source, compiler: Compiler) -> bytes:
 
 def _failure(source: Source, compiler: Compiler, path: Path, result: subprocess.CompletedProcess[str], rejected: bool
              ) -> InternalError | MissingError:
-    complaints = result.stderr.replace(f"{path.parent}{os.sep}", "").strip().splitlines()
+    complaints = _complaints(result, path.parent).splitlines()
     start = next((i for i, line in enumerate(complaints) if "error" in line.lower()), 0)
     shown = "\n  ".join(complaints[start:start + SHOWN_LINES]) or f"exit status {result.returncode}"
     if rejected:
         return InternalError(f"{compiler} rejects generated source, which is kept as {path}:\n  {shown}")
     return MissingError(f"{compiler} failed on {source.filename}, not through the source itself:\n  {shown}\n"
                         f"repair the compiler or choose another with CXX")
+
+
+def _complaints(result: subprocess.CompletedProcess[str], folder: Path) -> str:
+    """Warnings and errors, without the temporary folder's name."""
+    return result.stderr.replace(f"{folder}{os.sep}", "").strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,7 +115,22 @@ def test_dumps_of_every_step(net: str, tmp_path: Path) -> None:
     assert all((tmp_path / "dump" / name).stat().st_size for name in names)
 
 
-def test_timings_for_the_curious(net: str, tmp_path: Path) -> None:
-    _, err = run("compile", net, *CPU, "-o", tmp_path / "built", FUSEC_DEBUG="1")
-    assert "planning: " in err
-    assert "building kernels: " in err
+STEPS = ["read", "simplify", "partition", "plan", "verify", "map", "emit", "build", "link"]
+DUMPS = ["00-graph.txt", "01-simplified.txt", "02-partition.txt", "03-schedule.txt", "04-mapping.txt", "05-program.json",
+         "06-kernel-0000.cpp", "07-compiler-fusec_pool.txt"]
+
+
+@pytest.mark.parametrize(("level", "shown"), [(0, 0), (1, 0), (2, 3), (3, 5), (4, 7), (5, 8)])
+def test_each_level_adds_to_the_one_before(net: str, tmp_path: Path, environment: pytest.MonkeyPatch, level: int,
+                                           shown: int) -> None:
+    environment.setenv("FUSEC_DEBUG", str(level))
+    told = invoke("compile", net, *CPU, "-o", tmp_path / "built").stderr
+    assert re.findall(r"^(\w+) +\d+\.\d ms$", told, re.MULTILINE) == (STEPS if level else [])
+    assert [name for name in DUMPS if f"== {name}\n" in told] == DUMPS[:shown]
+
+
+def test_the_compiler_is_heard_when_it_is_asked(net: str, tmp_path: Path) -> None:
+    for said in ("compiled without a warning", "not compiled: the cache has it"):
+        run("compile", net, *CPU, "-o", tmp_path / "built", FUSEC_DUMP=str(tmp_path / "dump"),
+            FUSEC_CACHE=str(tmp_path / "cache"))
+        assert (tmp_path / "dump" / "07-compiler-fusec_pool.txt").read_text() == f"{said}\n"

@@ -36,8 +36,15 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_source_becomes_a_library(tmp_path: Path) -> None:
     library = tmp_path / "answer.so"
-    library.write_bytes(cpu.build(Source("answer", ANSWER, "cpp"), compiler()))
+    binary, said = cpu.build(Source("answer", ANSWER, "cpp"), compiler())
+    library.write_bytes(binary)
     assert ctypes.CDLL(str(library)).answer() == 42
+    assert said == ""
+
+
+def test_warnings_are_handed_out_without_the_temporary_folder() -> None:
+    said = cpu.build(Source("odd", f"{ANSWER}\nstatic int unused;\n", "cpp"), compiler())[1]
+    assert said.startswith("odd.cpp:2:") and "unused" in said
 
 
 def test_the_pool_has_no_warnings_in_any_compiler_here(tmp_path: Path) -> None:
@@ -124,10 +131,14 @@ def test_equal_sources_are_built_once_and_progress_is_told(tmp_path: Path) -> No
     counted = script(tmp_path, "counted", f'echo x >> {tmp_path}/log; exec {compiler().command[0]} "$@"')
     source = Source("answer", ANSWER, "cpp")
     told: list[tuple[int, int]] = []
+    said: list[tuple[str, str | None]] = []
     sources = [source, source, Source("other", ANSWER + "\n// other\n", "cpp")]
     chosen = cpu.Compiler((str(counted),), "1")
     for _ in range(2):
-        paths = build("cpu", cpu.signature(), sources, Store(tmp_path / "store"), chosen, lambda *counts: told.append(counts))
+        paths = build("cpu", cpu.signature(), sources, Store(tmp_path / "store"), chosen, lambda *counts: told.append(counts),
+                      lambda *words: said.append(words))
     assert (tmp_path / "log").read_text() == "x\nx\n"
     assert told == [(0, 2), (1, 2), (2, 2)] * 2
+    assert sorted(said[:2]) == [("answer", ""), ("other", "")]
+    assert sorted(said[2:]) == [("answer", None), ("other", None)]  # the store had them
     assert sorted(paths) == ["answer", "other"] and paths["answer"] != paths["other"]

@@ -92,3 +92,13 @@ def test_cubins_are_kept_by_architecture(tmp_path: Path) -> None:
     paths = {arch: build("cuda", arch, [SCALE], store)["k_0"] for arch in ("sm_80", "sm_90", "sm_80")}
     assert len(set(paths.values())) == 2
     assert all(p.suffix == ".cubin" for p in paths.values())
+
+
+def test_the_log_of_a_build_is_what_ptxas_says(tmp_path: Path) -> None:
+    said: list[tuple[str, str | None]] = []
+    for _ in range(2):
+        build("cuda", "sm_90", [SPILLING], Store(tmp_path), log=lambda *words: said.append(words))
+    (entry, text), kept = said
+    assert entry == "k_1" and text is not None
+    assert "Used 32 registers" in text and "spill stores" in text
+    assert kept == ("k_1", None)

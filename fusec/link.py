@@ -1,0 +1,85 @@
+"""From chains and their kernels to the `Program`, the plain data that the runtime executes.
+
+In: the chains of a network with their schedules, mapped kernels and sources. Out: `Launch` and `Program`. Between emit and
+build in the pipeline: the last module that knows layers. What it makes is a manifest's content, so it holds names and numbers
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from fusec.errors import InternalError
+from fusec.graph import layers as L
+from fusec.graph.graph import LayerGraph
+from fusec.graph.shapes import size_rule
+from fusec.graph.simplify import Simplified
+from fusec.plan.search import Planned
+from fusec.runtime.program import Launch, Port, Program, Source, TensorRule, Variant
+from fusec.schedule.ir import Chain, Layout
+from fusec.targets.base import MappedKernel
+from fusec.targets.device import Device
+from fusec.version import VERSION
+
+FLAT = (L.Flatten, L.Linear)  # what makes a vector of an image
+KEEPS_FLAT = (L.Activation, L.Softmax, L.Identity, L.BatchNorm, L.Add, L.Mul, L.Concat)  # one of vectors is one again
+
+
+def make_launch(params: str, chain: Chain, variants: Sequence[Planned], kernels: Sequence[MappedKernel],
+                sources: Sequence[Source]) -> Launch:
+    """How a chain is run: its variants with their kernels and sources, in order.
+
+    Parameters
+    ----------
+    params
+        Key of the chain's block of weights; unused when its kernels take none.
+
+    Raises
+    ------
+    InternalError
+        The kernels expect different blocks of weights, while a launch has one for all its variants.
+    """
+    if len({tuple((p.offset, p.size) for p in k.packs) for k in kernels}) > 1:
+        raise InternalError(f"the schedules of {chain} disagree about their parameters")
+    made = tuple(Variant(s.entry, (t.images, t.channels, t.height, t.width), k.threads, k.scratch, v.min_blocks)
+                 for v, k, s in zip(variants, kernels, sources, strict=True) for t in (v.schedule.tile,))
+    return Launch(str(chain), chain.inputs, chain.output, params if kernels[0].packs else "", kernels[0].sizes, made)
+
+
+def make_program(original: LayerGraph, simplified: Simplified, device: Device, arch: str,
+                 launches: Iterable[Launch]) -> Program:
+    """The whole network: sizes of all tensors, inputs and outputs as the caller sees them, launches in order.
+
+    Parameters
+    ----------
+    original
+        The network as read, whose outputs' names and forms the caller expects.
+    arch
+        What the binaries will be built for.
+    """
+    graph, made = simplified.graph, tuple(launches)
+    between = {launch.output for launch in made} - set(graph.outputs)
+    return Program(
+        name=graph.name, target=device.target, dtype="float32", arch=arch, version=VERSION,
+        inputs=tuple(Port(n.name, n.name) for n in graph.inputs),
+        outputs=tuple(Port(name, tensor, _is_flat(original, name)) for name, tensor in simplified.output_names.items()),
+        tensors=tuple(_tensor_rule(graph, n.name) for n in graph.nodes),
+        layouts=dict.fromkeys(sorted(between), device.layout.value) if device.layout is not Layout.NCHW else {},
+        launches=made)
+
+
+def _is_flat(graph: LayerGraph, name: str) -> bool:
+    """Whether an output is a vector to its user: something made it one, and everything after kept it one."""
+    node = graph[name]
+    if isinstance(node.layer, FLAT):
+        return True
+    return isinstance(node.layer, KEEPS_FLAT) and all(_is_flat(graph, i) for i in node.inputs)
+
+
+def _tensor_rule(graph: LayerGraph, name: str) -> TensorRule:
+    node, shape = graph[name], graph.shapes[name]
+    if isinstance(node.layer, L.Input):
+        fixed = [() if v is None else ((0, v, 1),) for v in (shape.height, shape.width)]
+        return TensorRule(name, shape.channels, None, fixed[0], fixed[1])
+    height, width = (size_rule(node.layer, a).terms for a in L.Axis)
+    return TensorRule(name, shape.channels, node.inputs[0], height, width, node.inputs[1:])
