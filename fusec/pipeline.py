@@ -62,10 +62,6 @@ class PlannedChain:
     chain: Chain
     variants: tuple[Planned, ...]
 
-    def is_small(self, variant: Planned) -> bool:
-        """Whether `variant` is for grids that leave cores idle: it is the one that runs below some number of tiles."""
-        return len(self.variants) > 1 and variant.min_blocks == 0
-
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -125,7 +121,7 @@ def generate(planned: Plan) -> Generated:
     """Steps 5 and 6: map every schedule to the device and print its source."""
     chains, device = planned.chains, planned.device
     with debug.timed("map"):
-        mapped = [[_MAP[device.target](v.schedule, device, small_grid=c.is_small(v)) for v in c.variants] for c in chains]
+        mapped = [[_MAP[device.target](v.schedule, device, tiles=v.tiles) for v in c.variants] for c in chains]
     kernels = tuple(k for group in mapped for k in group)
     debug.dump("04-mapping.txt", "\n".join(map(show_mapping, kernels)), debug.SCHEDULE)
     with debug.timed("emit"):

@@ -33,10 +33,11 @@ KIB = 1024
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A schedule and the number of tiles from which on it is the one to run."""
+    """A schedule, the number of tiles from which on it is the one to run, and the number it was planned for (None: many)."""
 
     schedule: Schedule
     min_blocks: int = 0
+    tiles: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,11 @@ def variants(chain: Chain, device: Device, nominal: Nominal) -> tuple[Planned, .
     """
     search = Search(chain, device, nominal)
     choices = [search.best(batch) for batch in nominal.batches]
-    kept = [c for i, c in enumerate(choices) if all((c.tile, c.staged) != (d.tile, d.staged) for d in choices[:i])]
+    new = [i for i, c in enumerate(choices) if all((c.tile, c.staged) != (d.tile, d.staged) for d in choices[:i])]
+    kept = [choices[i] for i in new]
     limits = [*(_min_blocks(search, a, b, nominal.batch) for a, b in pairwise(kept)), 0]
-    return tuple(Planned(construct(chain, c.tile, device, c.staged), n) for c, n in zip(kept, limits, strict=True))
+    return tuple(Planned(construct(chain, c.tile, device, c.staged), n, search.tiles(c, nominal.batches[i]))
+                 for i, c, n in zip(new, kept, limits, strict=True))
 
 
 def _min_blocks(search: Search, large: Choice, small: Choice, most: int) -> int:

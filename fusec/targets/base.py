@@ -113,7 +113,7 @@ class Target(Protocol):
     name: str
     language: str
 
-    def map(self, schedule: Schedule, device: Device, *, small_grid: bool = False) -> MappedKernel: ...
+    def map(self, schedule: Schedule, device: Device, *, tiles: int | None = None) -> MappedKernel: ...
 
 
 class Packer:

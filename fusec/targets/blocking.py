@@ -165,7 +165,7 @@ class Blocking:
 
 
 def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, registers: int, threads_per_core: int,
-           positions: int, least: int, alone: bool) -> Blocking:
+           positions: int, least: int, share: int) -> Blocking:
     """Threads and register tiles for a kernel.
 
     Parameters
@@ -176,24 +176,24 @@ def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, 
         Outputs of all stages that are no convolutions, so that those find enough threads.
     least
         Registers a thread wants for the stages that are no convolutions.
-    alone
-        Plan for a grid with no more than one block per multiprocessor.
+    share
+        Blocks there will be for each multiprocessor, at most.
     """
     best: Blocking | None = None
-    for threads in THREADS:
+    for threads in reversed(THREADS):  # of equals the larger block: it loses less when there are fewer tiles than planned for
         if threads > threads_per_core:
             continue
-        limit = 1 if alone else max(1, min(threads_per_core // threads, 16, scratch_per_core // (scratch_bytes + 1024)))
+        limit = max(1, min(share, threads_per_core // threads, 16, scratch_per_core // (scratch_bytes + 1024)))
         residents = min(limit, resident_blocks(registers, threads, max(least, REGISTERS)))
         chosen = [best_block(w, threads, residents) for w in works]
         wanted = max(least, _registers(works, [b for b, _ in chosen]))
-        if registers_left(registers, threads, 1) < wanted and best is not None:
+        if registers_left(registers, threads, 1) < wanted and threads > THREADS[0]:
             continue
         residents = min(limit, resident_blocks(registers, threads, wanted))
         throughput = sum(e.throughput for _, e in chosen) + positions / 32 * 5
         latency = sum(e.latency for _, e in chosen) + (positions / threads + 1) * 20 + threads * 0.2
         cycles = _together(throughput, latency / residents)
-        if best is None or cycles < best.cycles * 0.99:
+        if best is None or cycles < best.cycles * 0.96:
             best = Blocking(threads, residents, tuple(b for b, _ in chosen), cycles)
     assert best is not None
     return best

@@ -26,9 +26,9 @@ _LIBRARIES = {"conv2d": "conv2d.hpp", "conv2d_pool": "conv2d.hpp", "depthwise_co
 _REGISTERS = {16: 32, 8: 16, 4: 16}  # vector registers of AVX-512, AVX2, and SSE or NEON
 
 
-def map_schedule(schedule: Schedule, device: Device, *, small_grid: bool = False) -> MappedKernel:
-    """Map `schedule` to vectors; `small_grid` changes nothing here, since a tile always has a core to itself."""
-    del small_grid
+def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None) -> MappedKernel:
+    """Map `schedule` to vectors; their number changes nothing here, since a tile always has a core to itself."""
+    del tiles
     return _CpuMapper(schedule, device).kernel(threads=1, blocks_per_core=1)
 
 

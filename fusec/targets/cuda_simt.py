@@ -30,22 +30,22 @@ STAGED, STAGED_ALONE = 4096, 12288  # weights and biases copied into scratch, at
 DENSE_DEPTH = 64  # products per output from which on a linear layer's sum is shared among a warp
 
 
-def map_schedule(schedule: Schedule, device: Device, *, small_grid: bool = False) -> MappedKernel:
+def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None) -> MappedKernel:
     """Map `schedule` to threads.
 
     Parameters
     ----------
-    small_grid
-        Whether the grid will not fill the device, so that a block has a multiprocessor to itself.
+    tiles
+        How many tiles are expected, so that few blocks get many threads each; None is more than the device has room for.
     """
     mapper = _CudaMapper(schedule, device)
     works = mapper.works()
     dense = any(s.node is not None and isinstance(s.node.layer, L.Conv2d) and s not in works for s in schedule.stages)
     positions = sum(s.writes.images * s.footprint.elements for s in schedule.stages if s not in works)
-    scratch = mapper.stage_weights(tuple(works), small_grid)
+    scratch = mapper.stage_weights(tuple(works), alone=tiles is not None and tiles <= device.cores)
     blocking = choose(tuple(works.values()), scratch_bytes=4 * scratch, scratch_per_core=device.scratch_per_core,
                       registers=device.registers_per_core, threads_per_core=device.max_threads_per_core, positions=positions,
-                      least=DENSE_REGISTERS if dense else 40, alone=small_grid)
+                      least=DENSE_REGISTERS if dense else 40, share=device.max_threads_per_core if tiles is None else -(-tiles // device.cores))
     mapper.blocks = dict(zip(works, blocking.blocks, strict=True))
     kernel = mapper.kernel(blocking.threads, blocking.blocks_per_core)
     return replace(kernel, scratch=mapper.scratch, staging=tuple(mapper.staging))
@@ -71,12 +71,12 @@ class _CudaMapper(Mapper):
                 found[stage] = self.work(stage, after if stage.writes.space is Space.REGISTER else None)
         return found
 
-    def stage_weights(self, convolutions: tuple[Stage, ...], small_grid: bool) -> int:
+    def stage_weights(self, convolutions: tuple[Stage, ...], *, alone: bool) -> int:
         """Choose the convolutions whose weights are copied into scratch once per block: all of them, or none when they are many.
         A block alone on its multiprocessor otherwise waits for each weight's first load. Returns the elements of scratch that
         the kernel will take at most."""
         sizes = [sum(self._parameter_sizes(s)) for s in convolutions]
-        limit = STAGED_ALONE if small_grid else STAGED
+        limit = STAGED_ALONE if alone else STAGED
         if sum(sizes) <= limit and 4 * (self.scratch + 4 + sum(sizes)) <= self.device.scratch_per_block:
             self._staged = frozenset(convolutions)
             self.scratch = -(-self.scratch // 4) * 4

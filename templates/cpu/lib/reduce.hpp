@@ -9,7 +9,7 @@ INLINE void global_avg_pool2d(const Out& out, const float* __restrict__ params, 
     for (int c = 0; c < S::CHANNELS; ++c) sum[c] = 0.0f;
     for (int y = 0; y < in.height; ++y)
       for (int x = 0; x < in.width; ++x)
-        for (int c = 0; c < S::CHANNELS; ++c) sum[c] += in.at(n, out.c0 + c - in.c0, y - in.y0, x - in.x0);
+        for (int c = 0; c < S::CHANNELS; ++c) sum[c] += *in.pointer(n, out.c0 + c - in.c0, y - in.y0, x - in.x0);
     for (int c = 0; c < S::CHANNELS; ++c)
       out.put(n, c, r.top, r.left, S::epilogue(sum[c] / (float(in.height) * float(in.width)), out.c0 + c, params));
   }
