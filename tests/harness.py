@@ -218,7 +218,8 @@ class Cuda(Runner):
 
     def run(self, schedule: Schedule, inputs: Mapping[str, Floats], machine: Machine | None = None) -> Floats:
         chosen = machine or self.machines[0]
-        return self.call(make_call(cuda_simt.map_schedule(schedule, chosen.device, tiles=1 if chosen.small_grid else None), inputs))
+        tiles = 1 if chosen.small_grid else None
+        return self.call(make_call(cuda_simt.map_schedule(schedule, chosen.device, tiles=tiles), inputs))
 
     @abstractmethod
     def call(self, call: Call) -> Floats: ...

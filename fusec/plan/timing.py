@@ -3,8 +3,8 @@
 In: the boxes of a chain's tensors for N tiles, which inputs are staged, scratch bytes, a Device. Out: `Timing`, arrays of N.
 The model only has to rank schedules and partitions. It is monotone: more work, more traffic or more scratch never costs less.
 
-The constants are estimates, none is a vendor's figure. Those for CUDA were fitted to 1,370 kernels measured on an H200: chains of
-lenet5, mnist4, alexnet, vgg_e, resnet18, mobilenet_v2, artcnn_c4f16 and fsrcnn_x2 with five tiles each. They minimise how much
+The constants are estimates, none is a vendor's figure. Those for CUDA were fitted to kernels measured on an H200 (chains of
+lenet5, mnist4, alexnet, vgg_e, resnet18, mobilenet_v2, artcnn_c4f16 and fsrcnn_x2 with several tiles each): they minimise how much
 slower the model's choice of tile and of chains is than the best one measured.
 """
 
@@ -112,7 +112,8 @@ def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, 
     else:
         blocks = np.ones_like(boxes.tiles)
         compute = _cpu(works, boxes.tiles, scratch, device)
-    return Timing(compute, memory, OVERLAP_LOSS[device.target], device.launch, blocks, -(-boxes.tiles // (device.cores * blocks)))
+    waves = -(-boxes.tiles // (device.cores * blocks))
+    return Timing(compute, memory, OVERLAP_LOSS[device.target], device.launch, blocks, waves)
 
 
 def _load(boxes: Boxes, tensor: str) -> Work:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,15 +104,6 @@ class MappedKernel:
         for pack in self.packs:
             block[pack.offset:pack.offset + pack.size] = pack.array().ravel()
         return block
-
-
-class Target(Protocol):
-    """A way to map schedules: one module each, chosen by name."""
-
-    name: str
-    language: str
-
-    def map(self, schedule: Schedule, device: Device, *, tiles: int | None = None) -> MappedKernel: ...
 
 
 class Packer:

@@ -1,4 +1,4 @@
-"""Register tiles for the CUDA cores: how many channels, columns and images one thread computes, and how many threads share a block.
+"""Register tiles for the CUDA cores: channels, columns and images one thread computes, and the threads that share a block.
 
 In: the extents of a kernel's convolutions. Out: a `Block` for each and the number of threads. The choice changes speed alone:
 the sum of one output runs in the same order whatever the block.

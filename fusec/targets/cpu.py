@@ -15,13 +15,14 @@ from fusec.schedule.ir import Buffer, Layout, Schedule, Space, Stage
 from fusec.targets import geometry as G
 from fusec.targets.base import Call, MappedKernel
 from fusec.targets.device import Device
-from fusec.targets.mapper import FloatArray, Mapper
+from fusec.targets.mapper import Mapper
+from fusec.targets.packing import by_groups, depthwise, round_up
 
-_LIBRARIES = {"conv2d": "conv2d.hpp", "conv2d_pool": "conv2d.hpp", "depthwise_conv2d": "conv2d.hpp", "conv_transpose2d": "conv_transpose2d.hpp",
-              "max_pool2d": "pool.hpp", "avg_pool2d": "pool.hpp", "global_avg_pool2d": "reduce.hpp", "softmax": "reduce.hpp",
-              "copy": "pointwise.hpp", "concat": "pointwise.hpp", "add": "pointwise.hpp", "mul": "pointwise.hpp",
-              "upsample": "pointwise.hpp", "depth_to_space": "pointwise.hpp", "flatten": "pointwise.hpp",
-              "local_response_norm": "pointwise.hpp"}
+_LIBRARIES = {"conv2d": "conv2d.hpp", "conv2d_pool": "conv2d.hpp", "depthwise_conv2d": "conv2d.hpp",
+              "conv_transpose2d": "conv_transpose2d.hpp", "max_pool2d": "pool.hpp", "avg_pool2d": "pool.hpp",
+              "global_avg_pool2d": "reduce.hpp", "softmax": "reduce.hpp", "copy": "pointwise.hpp", "concat": "pointwise.hpp",
+              "add": "pointwise.hpp", "mul": "pointwise.hpp", "upsample": "pointwise.hpp", "depth_to_space": "pointwise.hpp",
+              "flatten": "pointwise.hpp", "local_response_norm": "pointwise.hpp"}
 
 _REGISTERS = {16: 32, 8: 16, 4: 16}  # vector registers of AVX-512, AVX2, and SSE or NEON
 
@@ -79,9 +80,7 @@ class _CpuMapper(Mapper):
         return f"load<V>(params + {offset} + c)"
 
     def conv(self, index: int, stage: Stage) -> Call:
-        assert stage.node is not None
-        layer = stage.node.layer
-        assert isinstance(layer, L.Conv2d)
+        layer = self.conv_layer(stage)
         if layer.groups == layer.out_channels == self.input_channels(stage):
             return self._depthwise(index, stage, layer)
         return self.call(index, stage, "conv2d", self._conv_numbers(stage, stage.footprint.x.extent or 1, (1, 1)),
@@ -97,74 +96,53 @@ class _CpuMapper(Mapper):
 
     def _conv_numbers(self, stage: Stage, columns: int, pool: L.Pair) -> G.Numbers:
         """Constants of a convolution whose blocks share a row of `columns` outputs of the pool (of its own without one)."""
-        assert stage.node is not None
-        layer = stage.node.layer
-        assert isinstance(layer, L.Conv2d)
-        lanes, numbers = self._vectors(stage, layer, max_vectors=4)
+        lanes, numbers = self._vectors(stage, self.conv_layer(stage), max_vectors=4)
         room = max(1, (_REGISTERS[self.device.vector] - 4) // lanes.vectors - 1)
         block = _even_split(columns, max(1, room // (pool[1] + (pool != (1, 1))))) * pool[1]
         images = max(n for n in (1, 2, 4, 8) if n == 1 or (n <= stage.writes.images and n * block <= room))
         return numbers | G.window_numbers(stage, stage.reads[0]) | {"BLOCK_X": block, "BLOCK_N": images}
 
     def conv_transpose(self, index: int, stage: Stage) -> Call:
-        assert stage.node is not None
-        layer = stage.node.layer
-        assert isinstance(layer, L.ConvTranspose2d)
-        _, numbers = self._vectors(stage, layer, max_vectors=1)
+        _, numbers = self._vectors(stage, self.transposed_layer(stage), max_vectors=1)
         numbers |= G.transposed_numbers(stage, stage.reads[0])
         return self.call(index, stage, "conv_transpose2d", numbers, (self.read(stage),))
 
     def _depthwise(self, index: int, stage: Stage, layer: L.Conv2d) -> Call:
-        assert stage.node is not None
-        params, channels = stage.node.params, layer.out_channels
+        weight, channels, room = self.weight(stage), layer.out_channels, self.device.vector
         tile = stage.footprint.c.extent or channels
         lanes = fill_lanes(self.device.vector, tile, tile, tile == channels).lanes
         pitch = self._pitch(channels)
-
-        def packed() -> FloatArray:  # (kernel row, kernel column, channel)
-            w = np.zeros((*layer.kernel, pitch), np.float32)
-            w[..., :channels] = np.transpose(params["weight"][:, 0], (1, 2, 0))
-            return w
-
+        size = layer.kernel[0] * layer.kernel[1] * pitch + room
         numbers = G.window_numbers(stage, stage.reads[0]) | {
-            "LANES": lanes, "WEIGHTS": self.packer.add(layer.kernel[0] * layer.kernel[1] * pitch + 16, lambda: np.pad(
-                packed().ravel(), (0, 16))), "WEIGHT_PITCH": pitch, "BIAS": self._bias_or_zeros(stage, channels)}
+            "LANES": lanes, "WEIGHTS": self.packer.add(size, lambda: depthwise(weight, layer.kernel, pitch, room)),
+            "WEIGHT_PITCH": pitch, "BIAS": self._bias_or_zeros(stage, channels)}
         return self.call(index, stage, "depthwise_conv2d", numbers, (self.read(stage),))
 
     def _vectors(self, stage: Stage, layer: L.Conv2d | L.ConvTranspose2d, max_vectors: int) -> tuple[Lanes, G.Numbers]:
         """Lanes of a convolution and the numbers of its weights: (group, kernel row, kernel column, input, output channel)."""
-        assert stage.node is not None
-        params, inputs, groups = stage.node.params, self.input_channels(stage), layer.groups
+        weight, inputs, groups = self.weight(stage), self.input_channels(stage), layer.groups
         group_in, group_out = inputs // groups, layer.out_channels // groups
         channels = stage.footprint.c.extent or layer.out_channels
         lanes = fill_lanes(self.device.vector, group_out, channels, channels % group_out == 0)
         lanes = Lanes(lanes.lanes, lanes.unit, min(lanes.vectors, max_vectors))
         pitch = self._pitch(group_out)
-        taps = layer.kernel[0] * layer.kernel[1]
-
-        def packed() -> FloatArray:
-            given = np.asarray(params["weight"], np.float32)
-            if isinstance(layer, L.Conv2d):
-                given = np.transpose(given.reshape(groups, group_out, group_in, *layer.kernel), (0, 3, 4, 2, 1))
-            else:
-                given = np.transpose(given.reshape(groups, group_in, group_out, *layer.kernel), (0, 3, 4, 1, 2))
-            w = np.zeros((groups, *layer.kernel, group_in, pitch), np.float32)
-            w[..., :group_out] = given
-            return w
-
-        group_size, room = taps * group_in * pitch, 4 * self.device.vector
+        transposed = isinstance(layer, L.ConvTranspose2d)
+        group_size, room = layer.kernel[0] * layer.kernel[1] * group_in * pitch, 4 * self.device.vector
         numbers: G.Numbers = {
             "LANES": lanes.lanes, "BLOCK_V": lanes.vectors, "UNIT": lanes.unit, "GROUP_IN": group_in, "GROUP_OUT": group_out,
             "GROUP_SIZE": group_size, "WEIGHT_PITCH": pitch,
-            "WEIGHTS": self.packer.add(groups * group_size + room, lambda: np.pad(packed().ravel(), (0, room))),
+            "WEIGHTS": self.packer.add(groups * group_size + room,
+                                       lambda: by_groups(weight, groups, transposed, pitch, room)),
             "BIAS": self._bias_or_zeros(stage, layer.out_channels)}
         return lanes, numbers
 
     def _pitch(self, channels: int) -> int:
-        """Channels from one row of weights to the next: whole vectors, the same for every schedule of a layer, so that all
-        variants of a chain share one block of parameters. A block may read past its row; those lanes are never stored."""
+        """Channels from one row of weights to the next: whole vectors.
+
+        The same for every schedule of a layer, so that all variants of a chain share one block of parameters. A block may read
+        past its row; those lanes are never stored."""
         lanes = fill_lanes(self.device.vector, channels, channels, whole=True).lanes
-        return -(-channels // lanes) * lanes
+        return round_up(channels, lanes)
 
     def _bias_or_zeros(self, stage: Stage, channels: int) -> int:
         """Offset of the bias with room for a whole block behind it; zeros without one, so that kernels need no test."""

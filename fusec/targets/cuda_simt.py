@@ -17,14 +17,16 @@ from fusec.targets import geometry as G
 from fusec.targets.base import Call, MappedKernel, Staging
 from fusec.targets.blocking import UNROLLED_SUMS, UNROLLED_WEIGHTS, Block, Work, choose, unroll_y
 from fusec.targets.device import Device
-from fusec.targets.mapper import FloatArray, Mapper
+from fusec.targets.mapper import Mapper
+from fusec.targets.packing import by_rows, by_taps, round_up, transposed_by_taps
 
 _LIBRARIES = {"conv2d": "conv2d.cuh", "conv2d_pool": "conv2d.cuh", "dense": "dense.cuh",
-              "conv_transpose2d": "conv_transpose2d.cuh", "max_pool2d": "pool.cuh", "avg_pool2d": "pool.cuh", "global_avg_pool2d": "reduce.cuh", "softmax": "reduce.cuh", "copy": "pointwise.cuh",
-              "concat": "pointwise.cuh", "add": "pointwise.cuh", "mul": "pointwise.cuh", "upsample": "pointwise.cuh",
-              "depth_to_space": "pointwise.cuh", "flatten": "pointwise.cuh", "local_response_norm": "pointwise.cuh"}
+              "conv_transpose2d": "conv_transpose2d.cuh", "max_pool2d": "pool.cuh", "avg_pool2d": "pool.cuh",
+              "global_avg_pool2d": "reduce.cuh", "softmax": "reduce.cuh", "copy": "pointwise.cuh", "concat": "pointwise.cuh",
+              "add": "pointwise.cuh", "mul": "pointwise.cuh", "upsample": "pointwise.cuh", "depth_to_space": "pointwise.cuh",
+              "flatten": "pointwise.cuh", "local_response_norm": "pointwise.cuh"}
 
-
+OTHER_REGISTERS = 40  # a thread of a stage without multiply-adds wants
 DENSE_REGISTERS = 128  # a thread of a linear layer wants, with two steps of weights and inputs under way
 STAGED, STAGED_ALONE = 4096, 12288  # weights and biases copied into scratch, at most; for a block among many, and alone
 DENSE_DEPTH = 64  # products per output from which on a linear layer's sum is shared among a warp
@@ -40,12 +42,13 @@ def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None
     """
     mapper = _CudaMapper(schedule, device)
     works = mapper.works()
-    dense = any(s.node is not None and isinstance(s.node.layer, L.Conv2d) and s not in works for s in schedule.stages)
+    dense = any(mapper.is_dense(s) for s in schedule.stages)
     positions = sum(s.writes.images * s.footprint.elements for s in schedule.stages if s not in works)
     scratch = mapper.stage_weights(tuple(works), alone=tiles is not None and tiles <= device.cores)
     blocking = choose(tuple(works.values()), scratch_bytes=4 * scratch, scratch_per_core=device.scratch_per_core,
                       registers=device.registers_per_core, threads_per_core=device.max_threads_per_core, positions=positions,
-                      least=DENSE_REGISTERS if dense else 40, share=device.max_threads_per_core if tiles is None else -(-tiles // device.cores))
+                      least=DENSE_REGISTERS if dense else OTHER_REGISTERS,
+                      share=device.max_threads_per_core if tiles is None else -(-tiles // device.cores))
     mapper.blocks = dict(zip(works, blocking.blocks, strict=True))
     kernel = mapper.kernel(blocking.threads, blocking.blocks_per_core)
     return replace(kernel, scratch=mapper.scratch, staging=tuple(mapper.staging))
@@ -67,12 +70,13 @@ class _CudaMapper(Mapper):
         """Extents of every convolution stage that is not `dense`."""
         found: dict[Stage, Work] = {}
         for stage, after in zip(self.schedule.stages, (*self.schedule.stages[1:], None), strict=True):
-            if stage.node is not None and isinstance(stage.node.layer, L.Conv2d) and not self.is_dense(stage):
+            if _is_conv(stage) and not self.is_dense(stage):
                 found[stage] = self.work(stage, after if stage.writes.space is Space.REGISTER else None)
         return found
 
     def stage_weights(self, convolutions: tuple[Stage, ...], *, alone: bool) -> int:
-        """Choose the convolutions whose weights are copied into scratch once per block: all of them, or none when they are many.
+        """Choose the convolutions whose weights are copied into scratch once per block: all, or none when they are many.
+
         A block alone on its multiprocessor otherwise waits for each weight's first load. Returns the elements of scratch that
         the kernel will take at most."""
         sizes = [sum(self._parameter_sizes(s)) for s in convolutions]
@@ -85,10 +89,8 @@ class _CudaMapper(Mapper):
 
     def _parameter_sizes(self, stage: Stage) -> tuple[int, int]:
         """Elements of a convolution's packed weights and bias, each with its alignment."""
-        assert stage.node is not None
-        layer = stage.node.layer
-        assert isinstance(layer, L.Conv2d)
-        pitch = -(-layer.out_channels // 4) * 4
+        layer = self.conv_layer(stage)
+        pitch = round_up(layer.out_channels, 4)
         depth = self.input_channels(stage) // layer.groups
         return depth * layer.kernel[0] * layer.kernel[1] * pitch, pitch
 
@@ -103,9 +105,7 @@ class _CudaMapper(Mapper):
 
     def work(self, stage: Stage, pool: Stage | None = None) -> Work:
         """Extents of a convolution stage, and of the pool it is merged with."""
-        assert stage.node is not None
-        layer, read = stage.node.layer, stage.reads[0].buffer
-        assert isinstance(layer, L.Conv2d)
+        layer, read = self.conv_layer(stage), stage.reads[0].buffer
         last = pool or stage
         r = G.region(last, self.shape(last.writes))
         pool_y, pool_x = (1, 1) if pool is None or pool.node is None else _kernel(pool.node.layer)
@@ -115,28 +115,25 @@ class _CudaMapper(Mapper):
                     read.row_pitch if read.space is Space.SCRATCH else 0, read.image_pitch, pool_y, pool_x)
 
     def is_dense(self, stage: Stage) -> bool:
-        """Whether a convolution is a linear layer large enough to share each sum among a warp. A property of the layer alone,
-        so that every schedule adds in the same order."""
-        assert stage.node is not None
-        layer, shape = stage.node.layer, self.shape(stage.writes)
-        assert isinstance(layer, L.Conv2d)
+        """Whether a stage is a linear layer large enough to share each sum among a warp.
+
+        A property of the layer alone, so that every schedule adds in the same order."""
+        if not _is_conv(stage):
+            return False
+        layer, shape = self.conv_layer(stage), self.shape(stage.writes)
         depth = self.input_channels(stage) * layer.kernel[0] * layer.kernel[1]
         return (shape.height, shape.width, layer.groups) == (1, 1, 1) and depth >= DENSE_DEPTH and not layer.padding
 
-    def _dense(self, index: int, stage: Stage, layer: L.Conv2d) -> Call:
-        assert stage.node is not None
-        read, params = stage.reads[0], stage.node.params
+    def _dense(self, index: int, stage: Stage) -> Call:
+        layer, read, weight = self.conv_layer(stage), stage.reads[0], self.weight(stage)
         depth = self.input_channels(stage) * layer.kernel[0] * layer.kernel[1]
-        pitch = -(-depth // 128) * 128
-
-        def packed() -> FloatArray:  # (output channel, input channel x kernel row x kernel column)
-            return np.pad(np.asarray(params["weight"], np.float32).reshape(layer.out_channels, depth), ((0, 0), (0, pitch - depth)))
-
+        pitch = round_up(depth, 128)
         images = max(n for n in (1, 2, 4) if stage.writes.images % n == 0)
         channels = 16 // images if (stage.footprint.c.extent or 1) >= 16 // images else 4
         numbers = G.window_numbers(stage, read) | {
-            "BLOCK_C": min(channels, 8), "BLOCK_N": images, "DEPTH": depth, "WEIGHTS": self.packer.add(layer.out_channels * pitch, packed),
-            "WEIGHT_PITCH": pitch, "BIAS": self._bias_offset(stage), "UNROLL": min(2, pitch // 128),
+            "BLOCK_C": min(channels, 8), "BLOCK_N": images, "DEPTH": depth,
+            "WEIGHTS": self.packer.add(layer.out_channels * pitch, lambda: by_rows(weight, pitch)), "WEIGHT_PITCH": pitch,
+            "BIAS": self._bias_offset(stage), "UNROLL": min(2, pitch // 128),
             "FLAT": str(_flat(read, layer)).lower()}
         return self.call(index, stage, "dense", numbers, (self.read(stage),))
 
@@ -145,10 +142,8 @@ class _CudaMapper(Mapper):
         return -1 if bias is None else bias
 
     def conv(self, index: int, stage: Stage) -> Call:
-        assert stage.node is not None
         if self.is_dense(stage):
-            assert isinstance(stage.node.layer, L.Conv2d)
-            return self._dense(index, stage, stage.node.layer)
+            return self._dense(index, stage)
         numbers, pointers = self._conv_numbers(stage)
         return self.call(index, stage, "conv2d", numbers, (*pointers, self.read(stage)))
 
@@ -159,19 +154,9 @@ class _CudaMapper(Mapper):
 
     def _conv_numbers(self, stage: Stage) -> tuple[G.Numbers, tuple[str, str]]:
         """A convolution's constants, and where its weights and bias are."""
-        assert stage.node is not None
-        layer, block, work = stage.node.layer, self.blocks[stage], self.work(stage)
-        assert isinstance(layer, L.Conv2d)
-        pitch = -(-layer.out_channels // 4) * 4
-        params = stage.node.params
-
-        def packed() -> FloatArray:  # (input channel of the group, kernel row, kernel column, output channel)
-            w = np.zeros((work.depth, work.kernel_y, work.kernel_x, pitch), np.float32)
-            w[..., :layer.out_channels] = np.transpose(params["weight"], (1, 2, 3, 0))
-            return w
-
-        size = work.depth * work.kernel_y * work.kernel_x * pitch
-        weights = self.packer.add(size, packed)
+        layer, block, work, given = self.conv_layer(stage), self.blocks[stage], self.work(stage), self.weight(stage)
+        pitch, (size, _) = round_up(layer.out_channels, 4), self._parameter_sizes(stage)
+        weights = self.packer.add(size, lambda: by_taps(given, pitch))
         bias = self.bias(stage)
         rows = unroll_y(work, block)
         numbers: G.Numbers = G.window_numbers(stage, stage.reads[0]) | {
@@ -189,25 +174,22 @@ class _CudaMapper(Mapper):
         return numbers, (f"{home} + {weights + first}", f"{home} + {(weights if bias is None else bias) + first}")
 
     def conv_transpose(self, index: int, stage: Stage) -> Call:
-        assert stage.node is not None
-        layer, params, inputs = stage.node.layer, stage.node.params, self.input_channels(stage)
-        assert isinstance(layer, L.ConvTranspose2d)
-        group_in, group_out = inputs // layer.groups, layer.out_channels // layer.groups
-
-        def packed() -> FloatArray:  # (input channel of the group, kernel row, kernel column, output channel)
-            w = np.asarray(params["weight"], np.float32).reshape(layer.groups, group_in, group_out, *layer.kernel)
-            return np.ascontiguousarray(np.transpose(w, (1, 3, 4, 0, 2)))
-
+        layer, weight = self.transposed_layer(stage), self.weight(stage)
+        group_in, group_out = self.input_channels(stage) // layer.groups, layer.out_channels // layer.groups
         size = group_in * layer.kernel[0] * layer.kernel[1] * layer.out_channels
         channels = gcd(group_out, G.region(stage, self.shape(stage.writes)).channels)
         numbers = G.transposed_numbers(stage, stage.reads[0]) | self._grouping(stage, layer) | {
-            "BLOCK_C": max(d for d in range(1, 9) if channels % d == 0), "WEIGHTS": self.packer.add(size, packed),
-            "WEIGHT_PITCH": layer.out_channels}
+            "BLOCK_C": max(d for d in range(1, 9) if channels % d == 0), "WEIGHT_PITCH": layer.out_channels,
+            "WEIGHTS": self.packer.add(size, lambda: transposed_by_taps(weight, layer.groups))}
         return self.call(index, stage, "conv_transpose2d", numbers, (self.read(stage),))
 
     def _grouping(self, stage: Stage, layer: L.Conv2d | L.ConvTranspose2d) -> G.Numbers:
         return {"GROUP_IN": self.input_channels(stage) // layer.groups, "GROUP_OUT": layer.out_channels // layer.groups,
                 "BIAS": self._bias_offset(stage)}
+
+
+def _is_conv(stage: Stage) -> bool:
+    return stage.node is not None and isinstance(stage.node.layer, L.Conv2d)
 
 
 def _flat(read: Read, layer: L.Conv2d) -> bool:

@@ -74,7 +74,8 @@ _ARCH_DEVICE = {"sm_75": "t4", "sm_80": "a100", "sm_86": "rtx3090", "sm_87": "or
 def device_for_arch(arch: str) -> Device:
     """The device planned for when only an architecture ("sm_90") is known."""
     if arch not in _ARCH_DEVICE:
-        raise InputError(f"unknown architecture '{arch}'", hint=nearest(arch, list(_ARCH_DEVICE)) or f"one of {', '.join(_ARCH_DEVICE)}")
+        raise InputError(f"unknown architecture '{arch}'",
+                         hint=nearest(arch, list(_ARCH_DEVICE)) or f"one of {', '.join(_ARCH_DEVICE)}")
     return DEVICES[_ARCH_DEVICE[arch]]
 
 

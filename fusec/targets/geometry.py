@@ -14,7 +14,7 @@ from fusec.errors import InternalError
 from fusec.graph import layers as L
 from fusec.graph.graph import Node
 from fusec.graph.shapes import Shape, size_rule
-from fusec.schedule.ir import Affine, Buffer, Read, Schedule, Space, Stage
+from fusec.schedule.ir import Affine, Read, Schedule, Stage
 from fusec.targets.base import AxisCode
 
 Numbers = dict[str, int | str]
@@ -81,7 +81,7 @@ def window_numbers(stage: Stage, read: Read) -> Numbers:
 
 
 def transposed_numbers(stage: Stage, read: Read) -> Numbers:
-    """Output row y (box-relative) is fed by tap k from read row (y + PHASE - k * DILATION) / STRIDE + OFFSET if that divides."""
+    """Output row y is fed by tap k from read row (y + PHASE - k * DILATION) / STRIDE + OFFSET if that divides."""
     layer = _layer(stage, L.ConvTranspose2d)
     assert isinstance(layer, L.ConvTranspose2d)
     numbers: Numbers = {}

@@ -11,18 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fusec.errors import InternalError
 from fusec.graph import layers as L
+from fusec.graph.graph import Array
 from fusec.graph.shapes import Shape
 from fusec.schedule.ir import Buffer, Read, Schedule, Space, Stage
 from fusec.targets import geometry as G
 from fusec.targets.base import BufferCode, Call, MappedKernel, Packer, Struct
 from fusec.targets.device import Device
 from fusec.targets.epilogue import epilogue, literal
-
-FloatArray = NDArray[np.float32]
 
 
 class Mapper(ABC):
@@ -144,6 +142,24 @@ class Mapper(ABC):
         return self.struct(index, stage, {"KERNEL_Y": layer.kernel[0], "KERNEL_X": layer.kernel[1],
                                           "MEAN": str(isinstance(layer, L.AvgPool2d)).lower()})
 
+    def conv_layer(self, stage: Stage) -> L.Conv2d:
+        """The layer of a convolution stage."""
+        if stage.node is None or not isinstance(stage.node.layer, L.Conv2d):
+            raise InternalError(f"stage {stage.name} is no convolution")
+        return stage.node.layer
+
+    def transposed_layer(self, stage: Stage) -> L.ConvTranspose2d:
+        """The layer of a transposed convolution's stage."""
+        if stage.node is None or not isinstance(stage.node.layer, L.ConvTranspose2d):
+            raise InternalError(f"stage {stage.name} is no transposed convolution")
+        return stage.node.layer
+
+    def weight(self, stage: Stage) -> Array:
+        """A convolution's weights in PyTorch's order."""
+        if stage.node is None or "weight" not in stage.node.params:
+            raise InternalError(f"stage {stage.name} has no weights")
+        return stage.node.params["weight"]
+
     def read(self, stage: Stage) -> str:
         return self.names[stage.reads[0].buffer]
 
@@ -186,7 +202,8 @@ class Mapper(ABC):
         for i, read in enumerate(stage.reads):
             channels = self.shape(read.buffer).channels
             call = self.call(index, stage, "concat", {"FIRST": first, "CHANNELS": channels}, (self.shift(stage, read),))
-            calls.append(replace(call, structs=(replace(call.structs[0], name=f"Stage{index}_{i}"),), barrier=i == len(stage.reads) - 1))
+            calls.append(replace(call, structs=(replace(call.structs[0], name=f"Stage{index}_{i}"),),
+                                 barrier=i == len(stage.reads) - 1))
             first += channels
         return tuple(calls)
 
