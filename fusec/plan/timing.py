@@ -28,26 +28,26 @@ Floats = NDArray[np.float64]
 
 OVERLAP_LOSS = {"cuda": 0.6, "cpu": 0.2}  # share of the shorter of compute and memory time the longer one does not hide
 FUNCTION_COST = 16.0  # instructions of an exponential, a power or a division per output
-ACTIVATION_COST = 1.5  # instructions of an epilogue's step per output
-POOLED = 0.1  # instructions per output of a convolution that goes into a pool in registers
+ACTIVATION_COST = 1.3  # instructions of an epilogue's step per output
+POOLED = 0.0  # instructions per output of a convolution that goes into a pool in registers
 
 # CUDA: one block of THREADS computes one stage after the other
 THREADS = 320
 REGISTERS = 96  # per thread
 BLOCK_RESERVE = 1024  # scratch bytes the driver keeps for itself per block
 WARP = 32
-SCRATCH_READS = 1.0  # warp-wide scratch reads a core can serve per cycle
+SCRATCH_READS = 0.96  # warp-wide scratch reads a core can serve per cycle
 REGISTER_TILES = ((8, 7), (8, 4), (8, 2), (8, 1), (4, 4), (4, 1), (1, 4), (1, 1))  # output channels x pixels of one thread
 DEPTHWISE_TILES = ((1, 7), (1, 4), (1, 1))
-GUARDED_READ = 1.6  # a read of device memory with its border test, against a read of scratch
-ROW_STALL = 17.0  # cycles per filter row and input channel that one warp cannot hide
-CUDA_OUTPUT = 7.5  # instructions to place and store one output of a convolution
-CUDA_OTHER = 7.5  # and of any other layer, on top of one per value read
-CUDA_EFFICIENCY = 0.34  # of the inner loops, against their bound by issue slots
+GUARDED_READ = 1.58  # a read of device memory with its border test, against a read of scratch
+ROW_STALL = 15.0  # cycles per filter row and input channel that one warp cannot hide
+CUDA_OUTPUT = 7.8  # instructions to place and store one output of a convolution
+CUDA_OTHER = 4.8  # and of any other layer, on top of one per value read
+CUDA_EFFICIENCY = 0.38  # of the inner loops, against their bound by issue slots
 WAITING = 8.0  # how well co-resident blocks hide each other's waiting: 1 not at all, large perfectly
-STAGE_LATENCY = 185.0  # cycles: barrier, address set-up, filling the pipelines
-GLOBAL_LATENCY = 1000.0  # cycles until the first value from device memory is there
-BLOCK_LATENCY = 220.0  # cycles to start a block
+STAGE_LATENCY = 257.0  # cycles: barrier, address set-up, filling the pipelines
+GLOBAL_LATENCY = 1330.0  # cycles until the first value from device memory is there
+BLOCK_LATENCY = 287.0  # cycles to start a block
 
 # CPU: one core computes one tile after the other
 PIXEL_BLOCK, VECTOR_BLOCK = 6, 4  # pixels x vectors of output channels kept in registers
