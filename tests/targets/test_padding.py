@@ -161,8 +161,16 @@ def test_one_pixel_in_a_box_that_moves(target: Runner, name: str, tile: tuple[in
     check(target, graph, Tile(2, 3, *tile), (), image_of(graph, side, side, 3, 0, 4) * 4)
 
 
-def test_a_reader_of_nothing_but_padding(target: Runner) -> None:
-    """The only window of the last layer starts three pixels before an image of one pixel."""
-    graph = net(2, 1, 1, a=conv(3), b=L.Conv2d((1, 1), (7, 7), padding=L.Padding(3, 3, 3, 3), out_channels=2), c=conv(2))
-    assert graph.shapes["b"] == graph.shapes["c"]
+def test_flatten_beside_a_padded_reader(target: Runner) -> None:
+    """The box that flatten reads starts before the image, since a convolution reads its border."""
+    graph = net(2, 3, 4, a=conv(3), f=L.Flatten(), b=(conv(2), "a"), g=L.Flatten(), j=(L.Concat(), "f", "g"), c=conv(5))
+    check(target, graph, Tile(2, 5, 1, 1), (), image_of(graph, 3, 4, 3))
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_reader_of_nothing_but_padding(target: Runner, after: bool) -> None:
+    """The only window of a layer starts three pixels before an image of one pixel."""
+    skips = L.Conv2d((1, 1), (7, 7), padding=L.Padding(3, 3, 3, 3), out_channels=2)
+    graph = net(2, 1, 1, a=conv(3), b=skips, **({"c": conv(2)} if after else {}))
+    assert (graph.shapes["b"].height, graph.shapes["b"].width) == (1, 1)
     check(target, graph, Tile(1, 2, 1, 1), ("x",), image_of(graph, 1, 1, 2))
