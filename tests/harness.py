@@ -166,6 +166,8 @@ class Cpu(Runner):
     def __init__(self, command: str | None = None, optimize: str = "-O1", sanitize: bool = False) -> None:
         self.compiler = cpu_runtime.find_compiler(command)
         self.flags = tuple(optimize if f == "-O3" else f for f in self.compiler.flags)
+        if optimize == "-O1" and cpu_runtime.GCC_FLAGS[0] in self.flags:
+            self.flags += ("-fexpensive-optimizations",)  # the pass that fuses multiply-adds comes with them
         self.sanitize = sanitize
 
     def run(self, schedule: Schedule, inputs: Mapping[str, Floats], machine: Machine | None = None) -> Floats:

@@ -27,8 +27,8 @@ from fusec.targets.device import Device
 Floats = NDArray[np.float64]
 
 OVERLAP_LOSS = {"cuda": 0.6, "cpu": 0.2}  # share of the shorter of compute and memory time the longer one does not hide
-FUNCTION_COST = 16.0  # instructions of an exponential, a power or a division per output
-ACTIVATION_COST = 1.3  # instructions of an epilogue's step per output
+FUNCTION_COST = 38.0  # instructions of an exponential, a power or a division per output
+ACTIVATION_COST = 1.2  # instructions of an epilogue's step per output
 POOLED = 0.0  # instructions per output of a convolution that goes into a pool in registers
 
 # CUDA: one block of THREADS computes one stage after the other
@@ -40,14 +40,15 @@ SCRATCH_READS = 0.96  # warp-wide scratch reads a core can serve per cycle
 REGISTER_TILES = ((8, 7), (8, 4), (8, 2), (8, 1), (4, 4), (4, 1), (1, 4), (1, 1))  # output channels x pixels of one thread
 DEPTHWISE_TILES = ((1, 7), (1, 4), (1, 1))
 GUARDED_READ = 1.58  # a read of device memory with its border test, against a read of scratch
+MERGED = 1.1  # a convolution merged with a pool has smaller blocks, which reads of device memory feel
 ROW_STALL = 15.0  # cycles per filter row and input channel that one warp cannot hide
 CUDA_OUTPUT = 7.8  # instructions to place and store one output of a convolution
-CUDA_OTHER = 4.8  # and of any other layer, on top of one per value read
+CUDA_OTHER = 4.9  # and of any other layer, on top of one per value read
 CUDA_EFFICIENCY = 0.38  # of the inner loops, against their bound by issue slots
 WAITING = 8.0  # how well co-resident blocks hide each other's waiting: 1 not at all, large perfectly
 STAGE_LATENCY = 257.0  # cycles: barrier, address set-up, filling the pipelines
 GLOBAL_LATENCY = 1330.0  # cycles until the first value from device memory is there
-BLOCK_LATENCY = 287.0  # cycles to start a block
+BLOCK_LATENCY = 360.0  # cycles to start a block
 
 # CPU: one core computes one tile after the other
 PIXEL_BLOCK, VECTOR_BLOCK = 6, 4  # pixels x vectors of output channels kept in registers
@@ -89,6 +90,7 @@ class Work:
     stride: int = 1
     depthwise: bool = False
     direct: bool = False  # reads device memory
+    merged: bool = False  # its output goes into a pool in registers
 
     @property
     def rows(self) -> Ints:
@@ -139,7 +141,7 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
         kernel, stride = layer.kernel, layer.stride[1]
     elif isinstance(layer, L.ConvTranspose2d):  # only every stride-th tap meets an input
         kernel = (-(-layer.kernel[0] // layer.stride[0]), -(-layer.kernel[1] // layer.stride[1]))
-    return Work(boxes.images, out, 0.0, extra, inputs, kernel, stride, depthwise, direct)
+    return Work(boxes.images, out, 0.0, extra, inputs, kernel, stride, depthwise, direct, pool is not None)
 
 
 def _reads(layer: L.Layer, node: Node, read: Ints) -> float | Floats:
@@ -197,8 +199,9 @@ def _cuda_dense(work: Work, device: Device) -> tuple[Floats, Floats]:
     weights = columns * np.ceil(channel / 4)
     products = columns * channel * pixel + (work.extra + CUDA_OUTPUT) * channel * pixel / rows
     cycles = np.maximum(products * WARP / device.lanes, (values + weights) / SCRATCH_READS)
-    busy = np.ceil(items / WARP) * rows * cycles
-    path = np.ceil(items / THREADS) * rows * (products + values + weights + ROW_STALL)
+    slower = MERGED if work.merged and work.direct else 1.0
+    busy = np.ceil(items / WARP) * rows * cycles * slower
+    path = np.ceil(items / THREADS) * rows * (products + values + weights + ROW_STALL) * slower
     best = np.argmin(np.maximum(busy, path), axis=0)[None]
     return np.take_along_axis(busy, best, 0)[0], np.take_along_axis(path, best, 0)[0]
 

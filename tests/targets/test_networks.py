@@ -10,7 +10,7 @@ import pytest
 from fusec.graph.graph import LayerGraph
 from fusec.graph.reference import run
 from fusec.pipeline import Plan, plan, read
-from tests.harness import Floats, Machine, Runner, assert_same_bits
+from tests.harness import Cpu, Floats, Machine, Runner, assert_same_bits
 
 IMAGES = {"lenet5": (3, 1, 28, 28), "mnist4": (2, 1, 28, 28), "fsrcnn_x2": (1, 1, 13, 17), "artcnn_c4f16": (2, 1, 19, 11)}
 
@@ -36,13 +36,23 @@ def outputs(target: Runner, planned: Plan, images: dict[str, Floats], variant: i
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_fused_or_not_the_same_bits(generated: Runner, name: str) -> None:
+    check(generated, name)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "fsrcnn_x2"])
+def test_the_runtimes_own_optimization_keeps_the_bits(name: str) -> None:
+    """Other tests of C++ are built with -O1, to be quick; whether a product and a sum are rounded once may depend on it."""
+    check(Cpu(optimize="-O3"), name)
+
+
+def check(target: Runner, name: str) -> None:
     graph = network(name)
     images = {graph.inputs[0].name: image(name)}
     wanted = run(graph, images)
     results = []
     for fuse in ("none", "auto", "all"):
-        planned = plan(graph, generated.device, fuse)
-        results += [outputs(generated, planned, images, variant) for variant in (0, -1)]
+        planned = plan(graph, target.device, fuse)
+        results += [outputs(target, planned, images, variant) for variant in (0, -1)]
     for output, values in wanted.items():
         np.testing.assert_allclose(results[0][output], values, rtol=1e-3, atol=1e-5 * np.abs(values).max())
         for other in results[1:]:
