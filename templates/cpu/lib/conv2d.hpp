@@ -30,7 +30,7 @@ INLINE void convolve(Sums<S, IMAGES, COLUMNS>& sum, const float* __restrict__ pa
           for (int p = 0; p < COLUMNS; ++p) {
             const float value = in.at(n + i, first + ci, row + ky * S::DILATION_Y, column + p * S::STRIDE_X + kx * S::DILATION_X);
 #pragma GCC unroll 8
-            for (int v = 0; v < S::BLOCK_V; ++v) sum[i][p][v] += value * w[v];
+            for (int v = 0; v < S::BLOCK_V; ++v) sum[i][p][v] = multiply_add(value, w[v], sum[i][p][v]);
           }
       }
 }
@@ -144,8 +144,9 @@ INLINE void depthwise_conv2d(const Out& out, const float* __restrict__ params, c
           const float* weights = params + S::WEIGHTS + channel;
           for (int ky = 0; ky < S::KERNEL_Y; ++ky)
             for (int kx = 0; kx < S::KERNEL_X; ++kx, weights += S::WEIGHT_PITCH)
-              sum += in.template lanes<S::LANES>(n, channel - in.c0, row + ky * S::DILATION_Y,
-                                                 x * S::STRIDE_X + S::OFFSET_X + kx * S::DILATION_X) * load<V>(weights);
+              sum = multiply_add(in.template lanes<S::LANES>(n, channel - in.c0, row + ky * S::DILATION_Y,
+                                                             x * S::STRIDE_X + S::OFFSET_X + kx * S::DILATION_X),
+                                 load<V>(weights), sum);
           out.template put<S::LANES>(n, c, y, x, S::epilogue(sum, channel, params), S::CHANNELS - c);
         }
       }

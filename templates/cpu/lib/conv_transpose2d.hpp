@@ -22,7 +22,8 @@ INLINE void conv_transpose2d(const Out& out, const float* __restrict__ params, c
                 const float* weights = params + S::WEIGHTS + group * S::GROUP_SIZE + place +
                                        (ky * S::KERNEL_X + kx) * S::GROUP_IN * S::WEIGHT_PITCH;
                 for (int ci = 0; ci < S::GROUP_IN; ++ci, weights += S::WEIGHT_PITCH)
-                  sum += in.at(n, first + ci, ty / S::STRIDE_Y + S::OFFSET_Y, tx / S::STRIDE_X + S::OFFSET_X) * load<V>(weights);
+                  sum = multiply_add(in.at(n, first + ci, ty / S::STRIDE_Y + S::OFFSET_Y, tx / S::STRIDE_X + S::OFFSET_X),
+                                     load<V>(weights), sum);
               }
             }
             out.template put<S::LANES>(n, c, y, x, S::epilogue(sum, channel, params), S::UNIT - part);

@@ -33,6 +33,18 @@ INLINE float from_bits(uint32_t bits) {
   __builtin_memcpy(&v, &bits, 4);
   return v;
 }
+
+// a * b + sum, rounded once where the CPU can. Compilers fuse the vector form by themselves. For floats it has to be said: a loop
+// that sums float products may be made into vector products and single sums, which round twice, and which loop is depends on its
+// surroundings.
+template <class A, class V>
+INLINE V multiply_add(A a, V b, V sum) {
+  return sum + a * b;
+}
+#if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+INLINE float multiply_add(float a, float b, float sum) { return __builtin_fmaf(a, b, sum); }
+#endif
+
 INLINE int least(int a, int b) { return a < b ? a : b; }
 INLINE int most(int a, int b) { return a > b ? a : b; }
 
@@ -175,7 +187,7 @@ INLINE V clip(V v, float low, float high) {
 }
 template <class V, class W>
 INLINE V channel_affine(V v, W scale, W shift) {
-  return v * scale + shift;
+  return multiply_add(v, scale, shift);
 }
 template <class V, class F>
 INLINE V each_lane(V v, F f) {

@@ -83,8 +83,9 @@ INLINE void local_response_norm(const Out& out, const float* __restrict__ params
     float squares = 0.0f;
     for (int k = most(0, c - S::BEFORE); k < least(S::DEPTH, c - S::BEFORE + S::SIZE); ++k) {
       const float v = in.at(n, k, y, x);
-      squares += v * v;
+      squares = multiply_add(v, v, squares);
     }
-    out.put(n, local, y, x, S::epilogue(in.at(n, c, y, x) * std::pow(S::ALPHA / S::SIZE * squares + S::K, -S::BETA), c, params));
+    const float scale = std::pow(multiply_add(S::ALPHA / S::SIZE, squares, S::K), -S::BETA);
+    out.put(n, local, y, x, S::epilogue(in.at(n, c, y, x) * scale, c, params));
   });
 }
