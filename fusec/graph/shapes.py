@@ -30,7 +30,7 @@ class Shape:
 
     @property
     def elements(self) -> int:
-        """Elements of one image; InternalError-free only for pinned shapes."""
+        """Elements of one image; to be asked of pinned shapes alone."""
         assert self.height is not None and self.width is not None
         return self.channels * self.height * self.width
 

@@ -6,7 +6,7 @@ many at a time (`boxes.Family`, `timing`): first a coarse grid of tile extents, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from types import UnionType
@@ -221,8 +221,3 @@ def staging_options(chain: Chain, device: Device) -> list[tuple[str, ...]]:
         return [tuple(t for t in allowed if not all(isinstance(r, POINTWISE) for r in readers[t]))]
     windowed = tuple(t for t in allowed if any_of(t, L.Windowed))
     return list(dict.fromkeys(((), windowed, tuple(allowed))))
-
-
-def staged_of(schedule: Schedule) -> Collection[str]:
-    """The chain inputs a schedule copies into scratch."""
-    return tuple(s.writes.tensor for s in schedule.stages if s.node is None)

@@ -1,6 +1,6 @@
 """Arrays of other libraries: in without a copy, out as the same kind.
 
-In: whatever a caller passes to a model. Out: a NumPy array that shares its memory (`host_array`), and the way back (`Origin`).
+In: whatever a caller passes to a model. Out: a NumPy array over the same memory (`host_array`), and the way back (`returner`).
 Works through DLPack and the array interfaces, and imports no other library: one that made a tensor is loaded already.
 """
 

@@ -46,7 +46,7 @@ def verify(schedule: Schedule, device: ScratchLimit | None = None) -> None:
     _check_order(schedule)
     for stage in schedule.stages:
         for position, read in enumerate(stage.reads):
-            _check_claim(schedule, stage, read)
+            _check_claim(stage, read)
             _check_needs(schedule, stage, position)
             _check_padding(stage, read)
     _check_registers(schedule)
@@ -129,7 +129,7 @@ def _check_order(schedule: Schedule) -> None:
         written.add(target)
 
 
-def _check_claim(schedule: Schedule, stage: Stage, read: Read) -> None:
+def _check_claim(stage: Stage, read: Read) -> None:
     """The box a read claims lies in its buffer's box, wherever the tile is."""
     for name in AXES:
         claimed, held = getattr(read.footprint, name), getattr(read.buffer.footprint, name)

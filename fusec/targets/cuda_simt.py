@@ -49,7 +49,7 @@ def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None
                       registers=device.registers_per_core, threads_per_core=device.max_threads_per_core, positions=positions,
                       least=DENSE_REGISTERS if dense else OTHER_REGISTERS,
                       share=device.max_threads_per_core if tiles is None else -(-tiles // device.cores))
-    mapper.blocks = dict(zip(works, blocking.blocks, strict=True))
+    mapper.blocks, mapper.threads = dict(zip(works, blocking.blocks, strict=True)), blocking.threads
     kernel = mapper.kernel(blocking.threads, blocking.blocks_per_core)
     return replace(kernel, scratch=mapper.scratch, staging=tuple(mapper.staging))
 
@@ -62,6 +62,7 @@ class _CudaMapper(Mapper):
     def __init__(self, schedule: Schedule, device: Device) -> None:
         super().__init__(schedule, device)
         self.blocks: dict[Stage, Block] = {}
+        self.threads = 32
         self.staging: list[Staging] = []
         self.scratch = schedule.scratch_elements
         self._staged: frozenset[Stage] = frozenset()
@@ -129,13 +130,20 @@ class _CudaMapper(Mapper):
         depth = self.input_channels(stage) * layer.kernel[0] * layer.kernel[1]
         pitch = round_up(depth, 128)
         images = max(n for n in (1, 2, 4) if stage.writes.images % n == 0)
-        channels = 16 // images if (stage.footprint.c.extent or 1) >= 16 // images else 4
+        groups, outputs = stage.writes.images // images, stage.footprint.c.extent or 1
+        # blocks of many channels read less, blocks of few keep every warp busy
+        channels = next((c for c in (8, 4, 2) if -(-outputs // c) * groups >= self.threads // 32), 1)
         numbers = G.window_numbers(stage, read) | {
-            "BLOCK_C": min(channels, 8), "BLOCK_N": images, "DEPTH": depth,
+            "BLOCK_C": channels, "BLOCK_N": images, "DEPTH": depth,
             "WEIGHTS": self.packer.add(layer.out_channels * pitch, lambda: by_rows(weight, pitch)), "WEIGHT_PITCH": pitch,
-            "BIAS": self._bias_offset(stage), "UNROLL": min(2, pitch // 128),
-            "FLAT": str(_flat(read, layer)).lower()}
+            "BIAS": self._bias_offset(stage), "UNROLL": min(2 if channels * images <= 16 else 1, pitch // 128),
+            "FLAT": str(_flat(read, layer)).lower(), "WHOLE": str(self._reads_whole_image(read, layer)).lower()}
         return self.call(index, stage, "dense", numbers, (self.read(stage),))
+
+    def _reads_whole_image(self, read: Read, layer: L.Conv2d) -> bool:
+        """Whether a linear layer reads an image in device memory from its first value to its last."""
+        shape = self.shape(read.buffer)
+        return (read.buffer.space is Space.GLOBAL and layer.kernel == (shape.height, shape.width) and layer.dilation == (1, 1))
 
     def _bias_offset(self, stage: Stage) -> int:
         bias = self.bias(stage)

@@ -42,11 +42,6 @@ class Device:
     layout: Layout  # of scratch and of tensors between kernels
     vector: int = 1  # fp32 elements a CPU register holds
 
-    @property
-    def flops(self) -> float:
-        """Peak fp32 operations per second, two per multiply-add."""
-        return 2.0 * self.cores * self.lanes * self.clock
-
 
 def _cuda(name: str, arch: str, cores: int, lanes: int, clock: float, block_kib: int, core_kib: int, threads: int,
           bandwidth: float, cache: int, cache_bandwidth: float) -> Device:

@@ -22,11 +22,18 @@ __device__ __forceinline__ float warp_sums(float (&v)[SIZE], int lane) {
 }
 
 // Input values k .. k + 3 of one image from the window's first position (y, x) on; zero past the last.
+// They lie side by side where the box in scratch (FLAT), or the image in device memory (WHOLE), is just what the layer reads.
 template <class S, class In>
 __device__ __forceinline__ float4 dense_values(const In& in, int n, int y, int x, int k) {
   if constexpr (S::FLAT) {
     if (k >= S::DEPTH) return float4{0.0f, 0.0f, 0.0f, 0.0f};
     return *reinterpret_cast<const float4*>(in.data + in.index(n, -in.c0, y, x) + k);
+  } else if constexpr (S::WHOLE) {
+    float v[4];
+    const auto* image = in.data + (in.n0 + n) * (long long)S::DEPTH;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) v[j] = k + j < S::DEPTH && in.n0 + n < in.batch ? image[k + j] : 0.0f;
+    return float4{v[0], v[1], v[2], v[3]};
   } else {
     float v[4];
 #pragma unroll
