@@ -37,6 +37,18 @@ INLINE float from_bits(uint32_t bits) {
   __builtin_memcpy(&v, &bits, 4);
   return v;
 }
+
+// a * b + sum, rounded once where the CPU can. Compilers fuse the vector form by themselves. For floats it has to be said: a loop
+// that sums float products may be made into vector products and single sums, which round twice, and which loop is depends on its
+// surroundings.
+template <class A, class V>
+INLINE V multiply_add(A a, V b, V sum) {
+  return sum + a * b;
+}
+#if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+INLINE float multiply_add(float a, float b, float sum) { return __builtin_fmaf(a, b, sum); }
+#endif
+
 INLINE int least(int a, int b) { return a < b ? a : b; }
 INLINE int most(int a, int b) { return a > b ? a : b; }
 
@@ -179,7 +191,7 @@ INLINE V clip(V v, float low, float high) {
 }
 template <class V, class W>
 INLINE V channel_affine(V v, W scale, W shift) {
-  return v * scale + shift;
+  return multiply_add(v, scale, shift);
 }
 template <class V, class F>
 INLINE V each_lane(V v, F f) {
@@ -290,9 +302,10 @@ INLINE void local_response_norm(const Out& out, const float* __restrict__ params
     float squares = 0.0f;
     for (int k = most(0, c - S::BEFORE); k < least(S::DEPTH, c - S::BEFORE + S::SIZE); ++k) {
       const float v = in.at(n, k, y, x);
-      squares += v * v;
+      squares = multiply_add(v, v, squares);
     }
-    out.put(n, local, y, x, S::epilogue(in.at(n, c, y, x) * std::pow(S::ALPHA / S::SIZE * squares + S::K, -S::BETA), c, params));
+    const float scale = std::pow(multiply_add(S::ALPHA / S::SIZE, squares, S::K), -S::BETA);
+    out.put(n, local, y, x, S::epilogue(in.at(n, c, y, x) * scale, c, params));
   });
 }
 
@@ -328,7 +341,7 @@ INLINE void convolve(Sums<S, IMAGES, COLUMNS>& sum, const float* __restrict__ pa
           for (int p = 0; p < COLUMNS; ++p) {
             const float value = in.at(n + i, first + ci, row + ky * S::DILATION_Y, column + p * S::STRIDE_X + kx * S::DILATION_X);
 #pragma GCC unroll 8
-            for (int v = 0; v < S::BLOCK_V; ++v) sum[i][p][v] += value * w[v];
+            for (int v = 0; v < S::BLOCK_V; ++v) sum[i][p][v] = multiply_add(value, w[v], sum[i][p][v]);
           }
       }
 }
@@ -442,8 +455,9 @@ INLINE void depthwise_conv2d(const Out& out, const float* __restrict__ params, c
           const float* weights = params + S::WEIGHTS + channel;
           for (int ky = 0; ky < S::KERNEL_Y; ++ky)
             for (int kx = 0; kx < S::KERNEL_X; ++kx, weights += S::WEIGHT_PITCH)
-              sum += in.template lanes<S::LANES>(n, channel - in.c0, row + ky * S::DILATION_Y,
-                                                 x * S::STRIDE_X + S::OFFSET_X + kx * S::DILATION_X) * load<V>(weights);
+              sum = multiply_add(in.template lanes<S::LANES>(n, channel - in.c0, row + ky * S::DILATION_Y,
+                                                             x * S::STRIDE_X + S::OFFSET_X + kx * S::DILATION_X),
+                                 load<V>(weights), sum);
           out.template put<S::LANES>(n, c, y, x, S::epilogue(sum, channel, params), S::CHANNELS - c);
         }
       }
@@ -556,7 +570,7 @@ struct Stage7 {
   }
 };
 
-extern "C" __attribute__((visibility("default"))) void k_381f52fbf726(
+extern "C" __attribute__((visibility("default"))) void k_8ec329cb7241(
     [[maybe_unused]] const float* const* inputs, float* out, [[maybe_unused]] const float* params, const int* sizes,
     long long tile, [[maybe_unused]] float* scratch) {
   const int batch = sizes[0], tiles_y = sizes[1], tiles_x = sizes[2];
