@@ -25,7 +25,7 @@ from fusec.targets.device import Device
 OPEN_HEIGHT, OPEN_WIDTH = 1088, 1920  # planned for where the image size is open: a full-HD frame, a multiple of 64
 CLASSIFIER_SIDE = 224  # planned for where it is open and the network ends in one pixel
 SMALL_IMAGE = 64 * 64  # pixels up to which large batches are usual
-LARGE_BATCH, LARGE_IMAGE_BATCH = 8192, 32
+LARGE_BATCH, LARGE_IMAGE_BATCH = 1024, 32
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,9 @@ def variants(chain: Chain, device: Device, nominal: Nominal) -> tuple[Planned, .
     new = [i for i, c in enumerate(choices) if all((c.tile, c.staged) != (d.tile, d.staged) for d in choices[:i])]
     kept = [choices[i] for i in new]
     limits = [*(_min_blocks(search, a, b, nominal.batch) for a, b in pairwise(kept)), 0]
-    return tuple(Planned(construct(chain, c.tile, device, c.staged), n, search.tiles(c, nominal.batches[i]))
+    many = len(nominal.batches) > 1  # then the first one serves every larger batch too
+    return tuple(Planned(construct(chain, c.tile, device, c.staged), n,
+                         None if many and i == 0 else search.tiles(c, nominal.batches[i]))
                  for i, c, n in zip(new, kept, limits, strict=True))
 
 

@@ -4,8 +4,8 @@ In: the boxes of a chain's tensors for N tiles, which inputs are staged, scratch
 The model only has to rank schedules and partitions. It is monotone: more work, more traffic or more scratch never costs less.
 
 The constants are estimates, none is a vendor's figure. Those for CUDA were fitted to kernels measured on an H200 (chains of
-lenet5, mnist4, alexnet, vgg_e, resnet18, mobilenet_v2, artcnn_c4f16 and fsrcnn_x2 with several tiles each): they minimise how much
-slower the model's choice of tile and of chains is than the best one measured.
+lenet5, mnist4, alexnet, vgg_e, resnet18, mobilenet_v2, artcnn_c4f16 and fsrcnn_x2 with several tiles each): they minimise how
+much slower the model's choice of tile and of chains is than the best one measured.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ SCRATCH_READS = 0.96  # warp-wide scratch reads a core can serve per cycle
 REGISTER_TILES = ((8, 7), (8, 4), (8, 2), (8, 1), (4, 4), (4, 1), (1, 4), (1, 1))  # output channels x pixels of one thread
 DEPTHWISE_TILES = ((1, 7), (1, 4), (1, 1))
 GUARDED_READ = 1.58  # a read of device memory with its border test, against a read of scratch
-MERGED = 1.1  # a convolution merged with a pool has smaller blocks, which reads of device memory feel
+MERGED = 1.1  # a convolution merged with a pool has smaller blocks: it reads its weights, and device memory, more often
+STAGED_WEIGHTS = 4096  # weights up to which it does not, since they are copied into scratch
 ROW_STALL = 15.0  # cycles per filter row and input channel that one warp cannot hide
 CUDA_OUTPUT = 7.8  # instructions to place and store one output of a convolution
 CUDA_OTHER = 4.9  # and of any other layer, on top of one per value read
@@ -199,7 +200,8 @@ def _cuda_dense(work: Work, device: Device) -> tuple[Floats, Floats]:
     weights = columns * np.ceil(channel / 4)
     products = columns * channel * pixel + (work.extra + CUDA_OUTPUT) * channel * pixel / rows
     cycles = np.maximum(products * WARP / device.lanes, (values + weights) / SCRATCH_READS)
-    slower = MERGED if work.merged and work.direct else 1.0
+    many = work.inputs * work.kernel[0] * work.kernel[1] * work.box[0] > STAGED_WEIGHTS
+    slower = np.where(many, MERGED, 1.0) if work.merged and work.direct else 1.0
     busy = np.ceil(items / WARP) * rows * cycles * slower
     path = np.ceil(items / THREADS) * rows * (products + values + weights + ROW_STALL) * slower
     best = np.argmin(np.maximum(busy, path), axis=0)[None]

@@ -195,7 +195,7 @@ def test_scratch_limits_the_blocks_per_core() -> None:
 
 class TestNominal:
     def test_pinned_sizes_are_planned_for_many_images_and_for_one(self) -> None:
-        assert nominal_for(residual()) == Nominal((8192, 1))
+        assert nominal_for(residual()) == Nominal((1024, 1))
         assert nominal_for(vgg_prefix()) == Nominal((32, 1))
 
     def test_open_sizes_are_planned_for_a_frame(self) -> None:
