@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fusec.graph.shapes import MAX_EXTENT
+from fusec.graph.limits import MAX_EXTENT
 from fusec.pipeline import DTYPES
 
 MAX_BATCH = (1 << 31) - 1

@@ -2,14 +2,18 @@
 
 A layer holds hyper-parameters only: names, inputs and weights belong to the graph's nodes (`graph.py`), shapes to
 `shapes.py`, arithmetic to `reference.py`, footprints to `fusec.plan.footprint`. Tensors are NCHW in this vocabulary. Pairs
-are (height, width).
+are (height, width). A layer is checked when it is made: what one cannot compute with is an InputError that names all of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
+
+from fusec.errors import InputError, Problem
+from fusec.graph.limits import MAX_EXTENT, MAX_FACTOR, MAX_WINDOW, flag, number, pair, whole
 
 Pair = tuple[int, int]
 
@@ -29,6 +33,10 @@ class Padding:
     bottom: int = 0
     left: int = 0
     right: int = 0
+
+    def __post_init__(self) -> None:
+        edges = {"top": self.top, "bottom": self.bottom, "left": self.left, "right": self.right}
+        _refuse("padding", [p for name, value in edges.items() for p in whole(name, value, 0, MAX_EXTENT)])
 
     def along(self, axis: Axis) -> tuple[int, int]:
         """(before, after) along one axis."""
@@ -61,6 +69,19 @@ class Layer:
 
     kind: ClassVar[str] = "layer"
 
+    def __post_init__(self) -> None:
+        _refuse(self.kind, self.problems())
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with the values, in words."""
+        yield from ()
+
+
+def _refuse(kind: str, problems: Iterable[str]) -> None:
+    found = [Problem(problem, kind) for problem in problems]
+    if found:
+        raise InputError(found)
+
 
 @dataclass(frozen=True)
 class Input(Layer):
@@ -71,6 +92,11 @@ class Input(Layer):
     width: int | None = None
     kind: ClassVar[str] = "input"
 
+    def problems(self) -> Iterator[str]:
+        yield from whole("channels", self.channels, 1, MAX_EXTENT)
+        for name, side in (("height", self.height), ("width", self.width)):
+            yield from whole(name, side, 1, MAX_EXTENT) if side is not None else ()
+
 
 @dataclass(frozen=True)
 class Windowed(Layer):
@@ -80,6 +106,13 @@ class Windowed(Layer):
     stride: Pair = (1, 1)
     dilation: Pair = (1, 1)
     padding: Padding = Padding()
+
+    def problems(self) -> Iterator[str]:
+        yield from pair("kernel", self.kernel, 1, MAX_EXTENT)  # that of a linear layer is as large as its image
+        yield from pair("stride", self.stride, 1, MAX_WINDOW)
+        yield from pair("dilation", self.dilation, 1, MAX_WINDOW)
+        if not isinstance(self.padding, Padding):
+            yield f"padding must be a Padding(top, bottom, left, right), not {self.padding!r:.60}"
 
     def window(self, axis: Axis) -> Window:
         i = axis.value
@@ -97,6 +130,12 @@ class Conv2d(Windowed):
     bias: bool = True
     kind: ClassVar[str] = "conv2d"
 
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        yield from whole("out_channels", self.out_channels, 1, MAX_EXTENT)
+        yield from whole("groups", self.groups, 1, MAX_EXTENT)
+        yield from flag("bias", self.bias)
+
 
 @dataclass(frozen=True)
 class ConvTranspose2d(Windowed):
@@ -108,22 +147,48 @@ class ConvTranspose2d(Windowed):
     bias: bool = True
     kind: ClassVar[str] = "conv_transpose2d"
 
+    def problems(self) -> Iterator[str]:
+        found = [*super().problems(), *pair("output_padding", self.output_padding, 0, MAX_WINDOW - 1)]
+        yield from found
+        yield from whole("out_channels", self.out_channels, 1, MAX_EXTENT)
+        yield from whole("groups", self.groups, 1, MAX_EXTENT)
+        yield from flag("bias", self.bias)
+        steps = zip(self.output_padding, self.stride, self.dilation, strict=True) if not found else ()
+        if any(spare >= max(stride, dilation) for spare, stride, dilation in steps):
+            yield f"output_padding must be below the stride or the dilation, not {self.output_padding}"
+
 
 @dataclass(frozen=True)
-class MaxPool2d(Windowed):
-    """Largest value under the window; padding never wins."""
+class Pool2d(Windowed):
+    """Base of the pools; no window may see padding alone."""
 
     ceil_mode: bool = False
+
+    def problems(self) -> Iterator[str]:
+        found = [*super().problems()]
+        yield from found
+        yield from flag("ceil_mode", self.ceil_mode)
+        if not found and any(max(self.padding.along(axis)) >= self.window(axis).span for axis in Axis):
+            yield f"padding must be below the extent of the kernel {self.kernel}, or a window sees padding only"
+
+
+@dataclass(frozen=True)
+class MaxPool2d(Pool2d):
+    """Largest value under the window; padding never wins."""
+
     kind: ClassVar[str] = "max_pool2d"
 
 
 @dataclass(frozen=True)
-class AvgPool2d(Windowed):
+class AvgPool2d(Pool2d):
     """Mean under the window; `count_include_pad` divides by the window's padded size (PyTorch's rule in ceil mode too)."""
 
-    ceil_mode: bool = False
     count_include_pad: bool = True
     kind: ClassVar[str] = "avg_pool2d"
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        yield from flag("count_include_pad", self.count_include_pad)
 
 
 @dataclass(frozen=True)
@@ -148,6 +213,9 @@ class LeakyRelu(Activation):
     slope: float = 0.01
     kind: ClassVar[str] = "leaky_relu"
 
+    def problems(self) -> Iterator[str]:
+        yield from number("slope", self.slope)
+
 
 @dataclass(frozen=True)
 class PRelu(Activation):
@@ -163,6 +231,12 @@ class Clip(Activation):
     low: float = 0.0
     high: float = 6.0
     kind: ClassVar[str] = "clip"
+
+    def problems(self) -> Iterator[str]:
+        found = [*number("low", self.low), *number("high", self.high)]
+        yield from found
+        if not found and self.high < self.low:
+            yield f"high must not be below low, but {self.high} is below {self.low}"
 
 
 @dataclass(frozen=True)
@@ -194,6 +268,9 @@ class BatchNorm(Layer):
     eps: float = 1e-5
     kind: ClassVar[str] = "batch_norm"
 
+    def problems(self) -> Iterator[str]:
+        yield from number("eps", self.eps, 0)
+
 
 @dataclass(frozen=True)
 class LocalResponseNorm(Layer):
@@ -204,6 +281,15 @@ class LocalResponseNorm(Layer):
     beta: float = 0.75
     k: float = 1.0
     kind: ClassVar[str] = "local_response_norm"
+
+    def problems(self) -> Iterator[str]:
+        yield from whole("size", self.size, 1, MAX_WINDOW)
+        yield from number("alpha", self.alpha, 0)
+        yield from number("beta", self.beta, 0)
+        found = [*number("k", self.k)]
+        yield from found
+        if not found and self.k <= 0:
+            yield f"k must be above 0, not {self.k}"
 
 
 @dataclass(frozen=True)
@@ -242,6 +328,10 @@ class Linear(Layer):
     bias: bool = True
     kind: ClassVar[str] = "linear"
 
+    def problems(self) -> Iterator[str]:
+        yield from whole("out_features", self.out_features, 1, MAX_EXTENT)
+        yield from flag("bias", self.bias)
+
 
 @dataclass(frozen=True)
 class Softmax(Layer):
@@ -256,6 +346,9 @@ class Upsample(Layer):
 
     factor: Pair = (2, 2)
     kind: ClassVar[str] = "upsample"
+
+    def problems(self) -> Iterator[str]:
+        yield from pair("factor", self.factor, 1, MAX_FACTOR)
 
 
 class DepthToSpaceOrder(Enum):
@@ -272,6 +365,11 @@ class DepthToSpace(Layer):
     block: int = 2
     order: DepthToSpaceOrder = DepthToSpaceOrder.DCR
     kind: ClassVar[str] = "depth_to_space"
+
+    def problems(self) -> Iterator[str]:
+        yield from whole("block", self.block, 1, MAX_FACTOR)
+        if not isinstance(self.order, DepthToSpaceOrder):
+            yield f"order must be a DepthToSpaceOrder, not {self.order!r:.60}"
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from fusec.errors import InputError
 from fusec.graph import layers as L
-
-MAX_EXTENT = 1 << 20  # largest channel count or image side accepted, so that products stay far inside 64 bits
+from fusec.graph.limits import MAX_EXTENT
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,9 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from fusec.graph import layers as L
-from fusec.graph.shapes import MAX_EXTENT
+from fusec.graph.limits import MAX_EXTENT, MAX_FACTOR, MAX_WINDOW
 from fusec.graph.yaml_values import (
     MAX_BRANCHES,
-    MAX_FACTOR,
-    MAX_WINDOW,
     Edges,
     FactorPair,
     FactorPart,

@@ -13,11 +13,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from fusec.graph import layers as L
-from fusec.graph.shapes import MAX_EXTENT
+from fusec.graph.limits import MAX_EXTENT, MAX_FACTOR, MAX_NUMBER, MAX_WINDOW
 
 MAX_BRANCHES = 64
-MAX_WINDOW = 1024
-MAX_FACTOR = 64
 
 
 def _printable(name: str) -> str:
@@ -116,6 +114,6 @@ Padding = Annotated[Edges, BeforeValidator(_edges_or_same),
 PlainPadding = Annotated[Edges, BeforeValidator(_edges),
                          Field(title="0 or more, [height, width], or {top, bottom, left, right}")]
 Flag = Annotated[bool, Field(title="true or false")]
-Number = Annotated[float, Field(ge=-1e30, le=1e30, title="a number")]  # finite in float32 too
-Positive = Annotated[float, Field(gt=0, le=1e30, title="above 0")]
-NonNegative = Annotated[float, Field(ge=0, le=1e30, title="0 or more")]
+Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER, title="a number")]
+Positive = Annotated[float, Field(gt=0, le=MAX_NUMBER, title="above 0")]
+NonNegative = Annotated[float, Field(ge=0, le=MAX_NUMBER, title="0 or more")]

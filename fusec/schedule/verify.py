@@ -12,7 +12,7 @@ from itertools import pairwise
 from fusec.errors import InternalError
 from fusec.graph import layers as L
 from fusec.graph.graph import Node
-from fusec.graph.shapes import MAX_EXTENT
+from fusec.graph.limits import MAX_EXTENT
 from fusec.schedule.box import AXES, span_at, within
 from fusec.schedule.ir import Affine, Buffer, Execution, Footprint, Overlap, Read, Schedule, Space, Stage
 from fusec.schedule.memory import ScratchLimit, check_limit, check_memory, live_elements, peak_stage, scratch_bytes

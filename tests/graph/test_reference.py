@@ -326,7 +326,7 @@ def test_max_pool_padding_never_wins() -> None:
     x = -np.ones((1, 1, 2, 2))
     out = apply(L.MaxPool2d((2, 2), stride=(2, 2), padding=L.Padding(1, 1, 1, 1)), {}, [x])
     np.testing.assert_array_equal(out, -np.ones((1, 1, 2, 2)))
-    alone = apply(L.MaxPool2d((1, 1), stride=(2, 2), padding=L.Padding(1, 1, 1, 1)), {}, [x[:, :, :1, :1]])
+    alone = apply(L.MaxPool2d((2, 2), dilation=(2, 2), padding=L.Padding(1, 1, 1, 1)), {}, [x[:, :, :1, :1]])
     assert np.isneginf(alone[0, 0, 0, 0])
 
 

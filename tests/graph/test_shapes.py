@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from fusec.errors import InputError
 from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph, Node
+from fusec.graph.limits import MAX_EXTENT
 from fusec.graph.reference import apply, run
-from fusec.graph.shapes import MAX_EXTENT, Shape, fan_in, infer, param_shapes, window_rule
+from fusec.graph.shapes import Shape, fan_in, infer, param_shapes, window_rule
 from tests.strategies import float_graphs, float_images, integer_graphs, integer_images, sizes
 
 
