@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fusec.errors import Infeasible
 from fusec.schedule.ir import Schedule
 from fusec.targets.device import Device
 
@@ -106,6 +107,9 @@ class MappedKernel:
         return block
 
 
+MOST_PARAMETERS = (1 << 31) - 64  # of one kernel
+
+
 class Packer:
     """Collects a kernel's weight arrays and hands out their offsets."""
 
@@ -117,6 +121,8 @@ class Packer:
     def add(self, size: int, array: Callable[[], NDArray[np.float32]]) -> int:
         """Reserve `size` elements filled by `array()`; returns the first one's offset."""
         offset = self._end
+        if offset + size > MOST_PARAMETERS:
+            raise Infeasible(f"a kernel's weights take more than {MOST_PARAMETERS} values, which its 32-bit offsets cannot reach")
         self._packs.append(Pack(offset, size, array))
         self._end = -(-(offset + size) // self._align) * self._align
         return offset

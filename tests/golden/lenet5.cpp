@@ -165,6 +165,13 @@ struct Constant {
   static constexpr int value = VALUE;
 };
 
+// A value as it would come back from memory: a product in it is not fused with a sum that follows.
+template <class V>
+INLINE V unfused(V v) {
+  asm("" : "+m"(v));
+  return v;
+}
+
 // The larger of two values; the first when it is NaN.
 template <class V>
 INLINE V larger(V v, V best) {
@@ -387,7 +394,7 @@ INLINE void pool_block(const Out& out, const float* __restrict__ params, const I
         for (int v = 0; v < S::BLOCK_V; ++v) {
           const V value = S::epilogue(sum[i][p][v], channel + v * S::LANES, params);
           V& best = pooled[i][p / P::KERNEL_X][v];
-          best = P::MEAN ? best + value : larger(value, best);
+          best = P::MEAN ? best + unfused(value) : larger(value, best);
         }
   }
 #pragma GCC unroll 8
@@ -570,7 +577,7 @@ struct Stage7 {
   }
 };
 
-extern "C" __attribute__((visibility("default"))) void k_8ec329cb7241(
+extern "C" __attribute__((visibility("default"))) void k_d1b0337c43d5(
     [[maybe_unused]] const float* const* inputs, float* out, [[maybe_unused]] const float* params, const int* sizes,
     long long tile, [[maybe_unused]] float* scratch) {
   const int batch = sizes[0], tiles_y = sizes[1], tiles_x = sizes[2];

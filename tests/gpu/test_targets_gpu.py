@@ -41,7 +41,7 @@ for name in sys.argv[1:]:
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_networks_fused_or_not(name: str) -> None:
-    graph = read(name, any_weights=True)
+    graph = read(name, missing="random")
     x = np.random.default_rng(6).random(IMAGES[name], np.float32)
     results = [fusec.compile(graph, target="cuda", fuse=fuse)(x) for fuse in ("none", "auto", "all")]
     for other in results[1:]:

@@ -76,7 +76,7 @@ INLINE void pool_block(const Out& out, const float* __restrict__ params, const I
         for (int v = 0; v < S::BLOCK_V; ++v) {
           const V value = S::epilogue(sum[i][p][v], channel + v * S::LANES, params);
           V& best = pooled[i][p / P::KERNEL_X][v];
-          best = P::MEAN ? best + value : larger(value, best);
+          best = P::MEAN ? best + unfused(value) : larger(value, best);
         }
   }
 #pragma GCC unroll 8

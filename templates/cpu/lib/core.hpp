@@ -161,6 +161,13 @@ struct Constant {
   static constexpr int value = VALUE;
 };
 
+// A value as it would come back from memory: a product in it is not fused with a sum that follows.
+template <class V>
+INLINE V unfused(V v) {
+  asm("" : "+m"(v));
+  return v;
+}
+
 // The larger of two values; the first when it is NaN.
 template <class V>
 INLINE V larger(V v, V best) {

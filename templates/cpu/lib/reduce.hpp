@@ -1,17 +1,17 @@
-// The mean over the whole image, row by row, which the box that is read holds. At most one position of the box is written.
+// The mean over the whole image, row by row in double precision, which the box that is read holds. At most one position of the box is written.
 template <class S, class Out, class In>
 INLINE void global_avg_pool2d(const Out& out, const float* __restrict__ params, const In& in) {
   const Region r = clip_region<S>(out);
   fill_border<S>(out, r);
   if (r.top >= r.bottom || r.left >= r.right) return;
-  float sum[S::CHANNELS];
+  double sum[S::CHANNELS];
   for (int n = 0; n < r.images; ++n) {
-    for (int c = 0; c < S::CHANNELS; ++c) sum[c] = 0.0f;
+    for (int c = 0; c < S::CHANNELS; ++c) sum[c] = 0.0;
     for (int y = 0; y < in.height; ++y)
       for (int x = 0; x < in.width; ++x)
         for (int c = 0; c < S::CHANNELS; ++c) sum[c] += *in.pointer(n, out.c0 + c - in.c0, y - in.y0, x - in.x0);
     for (int c = 0; c < S::CHANNELS; ++c)
-      out.put(n, c, r.top, r.left, S::epilogue(sum[c] / (float(in.height) * float(in.width)), out.c0 + c, params));
+      out.put(n, c, r.top, r.left, S::epilogue(float(sum[c] / (double(in.height) * in.width)), out.c0 + c, params));
   }
 }
 

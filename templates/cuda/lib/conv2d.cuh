@@ -167,7 +167,7 @@ __device__ __forceinline__ void conv2d_pool(const Out& out, const float* __restr
             for (int p = 0; p < S::BLOCK_X; ++p) {
               const float v = S::epilogue(sum[i][k][p], channel + k, params);
               float& best = pooled[i][k][p / P::KERNEL_X];
-              if (P::MEAN) best += v;
+              if (P::MEAN) best = __fadd_rn(best, v);  // never fused with a product in v, as it is not across a barrier
               else best = v > best || v != v ? v : best;
             }
       }

@@ -1,5 +1,6 @@
 // Reductions by one warp: lane l takes elements l, l + 32, ...; the lanes' results meet in a butterfly, always the same one.
-__device__ __forceinline__ float warp_sum(float v) {
+template <class T>
+__device__ __forceinline__ T warp_sum(T v) {
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
   return v;
@@ -11,20 +12,25 @@ __device__ __forceinline__ float warp_max(float v) {
   return v;
 }
 
-// The mean over the whole image, which the box that is read holds.
+// The mean over the whole image, which the box that is read holds. A lane adds its values of one row in single precision, the
+// rows in double precision.
 template <class S, class Out, class In>
 __device__ __forceinline__ void global_avg_pool2d(const Out& out, const float* __restrict__ params, const In& in) {
   fill_border<S>(out);
   fill_outside<S>(out);
   const Pixel<S> pixel(out);
   if (!pixel.inside) return;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, count = in.height * in.width;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   for (int item = warp; item < S::IMAGES * S::CHANNELS; item += blockDim.x / 32) {
     const int n = item / S::CHANNELS, c = item % S::CHANNELS;
-    float sum = 0.0f;
-    for (int i = lane; i < count; i += 32) sum += in.at(n, out.c0 + c - in.c0, i / in.width - in.y0, i % in.width - in.x0);
-    sum = warp_sum(sum);
-    if (lane == 0) out.template store<S::INSIDE>(n, c, pixel.y, pixel.x, S::epilogue(sum / float(count), out.c0 + c, params));
+    double sum = 0.0;
+    for (int y = 0; y < in.height; ++y) {
+      float row = 0.0f;
+      for (int x = lane; x < in.width; x += 32) row += in.at(n, out.c0 + c - in.c0, y - in.y0, x - in.x0);
+      sum += row;
+    }
+    const float mean = float(warp_sum(sum) / (double(in.height) * in.width));
+    if (lane == 0) out.template store<S::INSIDE>(n, c, pixel.y, pixel.x, S::epilogue(mean, out.c0 + c, params));
   }
 }
 
