@@ -24,6 +24,7 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
+from networks import prefix  # noqa: E402
 from torch_network import TorchNetwork  # noqa: E402
 
 from fusec.graph.graph import LayerGraph  # noqa: E402
@@ -62,16 +63,6 @@ CASES = {
     "resnet18_b8": Case("resnet18", (8, 3, 224, 224)),
     "mobilenet_v2_b8": Case("mobilenet_v2", (8, 3, 224, 224)),
 }
-
-
-def prefix(graph: LayerGraph, last: str | None) -> LayerGraph:
-    """The part of a graph that tensor `last` needs."""
-    if last is None:
-        return graph
-    import networkx as nx
-
-    kept = nx.ancestors(graph.digraph, last) | {last}
-    return LayerGraph(graph.name, [n for n in graph.nodes if n.name in kept], [last])
 
 
 def torch_engine(case: Case, graph: LayerGraph, x: torch.Tensor, compiled: bool) -> tuple[Replay, Output]:
@@ -144,7 +135,7 @@ def describe(generated: Any) -> list[dict[str, object]]:
 
 
 def run(name: str, case: Case, turns: int, peers: tuple[str, ...], builds: tuple[str, ...]) -> dict[str, Any]:
-    graph = prefix(read(case.network, any_weights=case.network != "lenet5"), case.last)
+    graph = prefix(read(case.network, missing="random"), case.last)
     x = torch.from_numpy(np.random.default_rng(0).random(case.shape, dtype=np.float32)).cuda()
     exact = TorchNetwork(graph).double().cuda()(x[:CHECKED].double())
     replays: dict[str, Replay] = {}
