@@ -63,8 +63,9 @@ SAMPLES = (Sample("alexnet", "pool2", (32, 227, 227), 6), Sample("vgg_e", "relu3
            Sample("artcnn_c4f16", None, (1, 1080, 1920), 9), Sample("fsrcnn_x2", None, (1, 1080, 1920), 9),
            Sample("resnet18", None, (8, 224, 224), 3, 12), Sample("mobilenet_v2", None, (8, 224, 224), 3, 14),
            Sample("lenet5", None, (10000, 28, 28), 7), Sample("mnist4", None, (10000, 28, 28), 5))
-CONSTANTS = ("MERGED", "CUDA_OUTPUT", "CUDA_OTHER", "POOLED", "THREADS", "REGISTERS", "SCRATCH_READS", "GUARDED_READ", "ROW_STALL",
-             "STAGE_LATENCY", "GLOBAL_LATENCY", "BLOCK_LATENCY", "ACTIVATION_COST", "FUNCTION_COST", "CUDA_EFFICIENCY", "WAITING")
+CONSTANTS = ("MERGED", "CUDA_OUTPUT", "CUDA_OTHER", "POOLED", "THREADS", "REGISTERS", "SCRATCH_READS", "GUARDED_READ",
+             "ROW_STALL", "STAGE_LATENCY", "GLOBAL_LATENCY", "BLOCK_LATENCY", "ACTIVATION_COST", "FUNCTION_COST",
+             "CUDA_EFFICIENCY", "WAITING")
 CHOICES = {"THREADS": (96, 128, 192, 256, 320, 384), "REGISTERS": (64, 80, 96, 112, 128)}
 LIMITS = {"WAITING": (1.0, 8.0), "MERGED": (1.0, 2.0)}
 
@@ -186,7 +187,8 @@ class Fit:
             j = known[row["network"], tuple(row["names"])]
             schedule = construct(j.chain, Tile(*row["tile"]), DEVICES["h200"], tuple(row["staged"]))
             groups[row["network"], j.names].append(len(self.items))
-            self.items.append((schedule, boxes_of(schedule, sizes_of(j.graph, j.nominal), j.nominal.batch), tuple(row["staged"])))
+            boxes = boxes_of(schedule, sizes_of(j.graph, j.nominal), j.nominal.batch)
+            self.items.append((schedule, boxes, tuple(row["staged"])))
             measured.append(row["ms"])
         self.measured, self.groups = np.array(measured), dict(groups)
 
