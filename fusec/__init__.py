@@ -26,7 +26,8 @@ def compile(network: str | PathLike[str] | LayerGraph, *, target: str = "auto", 
     Parameters
     ----------
     network
-        Path of a description, the name of a shipped network ("lenet5"), or a LayerGraph with its weights.
+        Path of a description, the name of a shipped network ("lenet5"), or a LayerGraph; its weights are NumPy arrays, and
+        checked like those of a file.
     target
         "cpu", "cuda", or "auto": the GPU where there is one, else the CPU; `model.program.target` says which it was.
     dtype
@@ -35,9 +36,9 @@ def compile(network: str | PathLike[str] | LayerGraph, *, target: str = "auto", 
         "auto" (the cost model decides), "none" (layer by layer), "all" (chains as long as they can be), or chains by name:
         "conv1..pool2,conv3..conv5".
     weights
-        A safetensors file instead of the one the description names.
+        A safetensors file, in place of the one the description names or of the graph's own weights.
     random_weights
-        Seed of random weights, for networks without any.
+        Seed of random weights, in place of any others. Without these two, a network that has no weights is refused.
     arch
         GPU architecture such as "sm_90" instead of that of the GPU present.
 

@@ -15,7 +15,7 @@ Every value between two steps can be dumped (`FUSEC_DUMP`) and printed, with the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +27,10 @@ from fusec.emit.environment import pool_source
 from fusec.emit.render import render
 from fusec.emit.show import show_mapping
 from fusec.errors import InputError, nearest
+from fusec.graph.find_weights import Description, Missing, with_weights
 from fusec.graph.graph import LayerGraph
 from fusec.graph.locate import find_graph
-from fusec.graph.read_yaml import read_yaml
+from fusec.graph.read_yaml import read_description
 from fusec.graph.show import show_graph
 from fusec.graph.simplify import Simplified, simplify
 from fusec.link import make_launch, make_program
@@ -86,15 +87,13 @@ class Generated:
 
 
 def read(network: str | Path | LayerGraph, *, weights: str | Path | None = None, random_weights: int | None = None,
-         any_weights: bool = False) -> LayerGraph:
-    """Step 1. A graph is passed through; `any_weights` puts seeded ones where none are given (for planning alone)."""
-    if isinstance(network, LayerGraph):
-        return network
-    if weights is None and random_weights is None and any_weights:
-        random_weights = 0
+         missing: Missing = "refuse", drawn: Callable[[int], None] | None = None) -> LayerGraph:
+    """Step 1: a network with its weights, of a description or a graph; its options are `find_weights.with_weights`'s."""
     with debug.timed("read"):
-        path = find_graph(network)
-        return read_yaml(path, weights=Path(weights) if weights is not None else None, random_weights=random_weights)
+        described = Description(network, None, "", network.name) if isinstance(network, LayerGraph) \
+            else read_description(find_graph(network))
+        return with_weights(described, weights=None if weights is None else Path(weights), random_weights=random_weights,
+                            missing=missing, drawn=drawn)
 
 
 def plan(graph: LayerGraph, device: Device, fuse: str = "auto", shape: Shape4 | None = None) -> Plan:

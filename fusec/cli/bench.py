@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fusec import pipeline
 from fusec.cli import options
 from fusec.cli.building import Built, build, device_in_words, finish
-from fusec.cli.networks import random_inputs, read_any, sizes_to_run
+from fusec.cli.networks import random_inputs, read_network, sizes_to_run
 from fusec.cli.options import Shape4
 from fusec.cli.output import extents, facts, in_seconds, line, note, print_json, table
 from fusec.cli.progress import Progress
@@ -70,7 +70,7 @@ def command(network: str, batch: int | None, shape: Shape4 | None, target: str, 
     options.only_one(batch=batch, shape=shape)
     options.only_one(weights=weights, random_weights=random_weights)
     device = pipeline.choose_device(target)
-    graph, seed = read_any(network, weights, random_weights)
+    graph, seed = read_network(network, weights, random_weights)
     with Progress() as progress:
         ways = _build(graph, device, progress)
         sizes = sizes_to_run(graph, batch, shape, ways[FUSED].plan.nominal)

@@ -11,6 +11,7 @@ import click
 from fusec import pipeline
 from fusec.cli import options
 from fusec.cli.building import Built, build, device_in_words, plan_in_words
+from fusec.cli.networks import read_network
 from fusec.cli.output import facts, in_seconds, line, plural, print_json
 from fusec.cli.progress import Progress
 from fusec.graph.locate import find_graph
@@ -34,34 +35,34 @@ def command(network: str, target: str, dtype: str, fuse: str, weights: Path | No
 
     NET is the path of a description or the name of a shipped network. The folder holds the generated source, the compiled
     kernels, the weights and a manifest. fusec.load(DIR) and fusec run DIR use it; so does Python's import, with the folder
-    above it on the path, and without fusec.
+    above it on the path, and without fusec. A network without weights gets random ones, and a note.
     """
     options.only_one(weights=weights, random_weights=random_weights)
     began = time.perf_counter()
     with Progress() as progress:
         device = pipeline.choose_device(target, dtype, arch)
         progress.phase("reading")
-        graph = pipeline.read(network, weights=weights, random_weights=random_weights)
+        graph, seed = read_network(network, weights, random_weights)
         built = build(graph, device, fuse, progress)
         progress.phase("writing")
         place = output or Path("build") / find_graph(network).stem
         save(place, built.generated.program, built.generated.sources, built.model.binaries, built.generated.weights,
-             plan_in_words(built.plan))
-    result = _result(built, fuse, place, time.perf_counter() - began)
+             plan_in_words(built.plan), seed)
+    result = _result(built, fuse, seed, place, time.perf_counter() - began)
     if as_json:
         print_json(result)
     else:
         _show(built, result)
 
 
-def _result(built: Built, fuse: str, place: Path, seconds: float) -> dict[str, Any]:
+def _result(built: Built, fuse: str, seed: int | None, place: Path, seconds: float) -> dict[str, Any]:
     program = built.generated.program
     chains = [{"name": launch.label, "layers": list(layers), "kernels": [v.entry for v in launch.variants],
                "tiles": [list(v.tile) for v in launch.variants]}
               for launch, layers in zip(program.launches, built.chains, strict=True)]
     return {"network": program.name, "target": program.target, "arch": program.arch, "dtype": program.dtype, "fuse": fuse,
-            "directory": str(place), "chains": chains, "kernels": sum(s.entry != POOL for s in built.generated.sources),
-            "seconds": {**built.seconds, "total": seconds}}
+            "random_weights": seed, "directory": str(place), "chains": chains,
+            "kernels": sum(s.entry != POOL for s in built.generated.sources), "seconds": {**built.seconds, "total": seconds}}
 
 
 def _show(built: Built, result: dict[str, Any]) -> None:

@@ -14,33 +14,22 @@ from fusec import pipeline
 from fusec.cli.options import Shape4
 from fusec.cli.output import note
 from fusec.errors import InputError
+from fusec.graph.find_weights import SEED
 from fusec.graph.graph import LayerGraph
-from fusec.graph.locate import find_graph
-from fusec.graph.read_yaml import read_description
 from fusec.graph.shapes import Shape
-from fusec.graph.weights import attach, check_size, weight_shapes
 from fusec.plan.cost import Nominal, nominal_for
-
-SEED = 0  # of weights nobody asked for, and of inputs
 
 Floats = NDArray[np.float32]
 
 
-def read_any(network: str, weights: Path | None, random_weights: int | None) -> tuple[LayerGraph, int | None]:
+def read_network(network: str, weights: Path | None, random_weights: int | None) -> tuple[LayerGraph, int | None]:
     """The network, with random weights, and a note, where it has none; the seed where they are random."""
-    if weights is None and random_weights is None:
-        description = read_description(find_graph(network))
-        if description.weights is None and weight_shapes(description.graph):
-            note(f"{network} has no weights: random ones of seed {SEED} are used")
-            random_weights = SEED
-    return pipeline.read(network, weights=weights, random_weights=random_weights), random_weights
-
-
-def read_blank(network: str) -> LayerGraph:
-    """The network with weights of zero, which costs nothing however large it is: a plan does not depend on them."""
-    graph = read_description(find_graph(network)).graph
-    check_size(graph)
-    return attach(graph, {key: np.zeros(shape, np.float32) for key, shape in weight_shapes(graph).items()})
+    drawn: list[int] = []
+    graph = pipeline.read(network, weights=weights, random_weights=random_weights, missing="random", drawn=drawn.append)
+    for seed in drawn:
+        note(f"{network} has no weights: random ones of seed {seed} are used")
+        return graph, seed
+    return graph, random_weights
 
 
 def sizes_to_run(graph: LayerGraph, batch: int | None, shape: Shape4 | None, nominal: Nominal) -> Nominal:

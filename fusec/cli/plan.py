@@ -7,7 +7,6 @@ import click
 from fusec import pipeline
 from fusec.cli import options
 from fusec.cli.building import device_in_words, report_of
-from fusec.cli.networks import read_blank
 from fusec.cli.options import Shape4
 from fusec.cli.output import extents, facts, in_bytes, in_seconds, in_words, line, note, plural, print_json, table
 from fusec.cli.progress import Progress
@@ -40,7 +39,7 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
     chosen = _device(device, target)
     with Progress() as progress:
         progress.phase("planning")
-        planned = pipeline.plan(read_blank(network), chosen, fuse, shape)
+        planned = pipeline.plan(pipeline.read(network, missing="blank"), chosen, fuse, shape)
         report = report_of(planned)
     if as_json:
         print_json({**report.to_json(), "target": chosen.target, "arch": chosen.arch, "fuse": fuse})

@@ -15,10 +15,11 @@ from fusec import debug, pipeline
 from fusec.cli import options
 from fusec.cli.arrays import check_result_file, read_inputs, write_results
 from fusec.cli.building import build
+from fusec.cli.networks import read_network
 from fusec.cli.output import extents, facts, in_seconds, line, print_json
 from fusec.cli.progress import Progress
 from fusec.graph.locate import shipped_graphs
-from fusec.runtime.artefact import MANIFEST, load
+from fusec.runtime.artefact import MANIFEST, load, read_manifest
 from fusec.runtime.model import Model
 
 BEST = 5  # classes shown of a vector
@@ -44,13 +45,14 @@ def command(network: str, inputs: tuple[Path, ...], output: Path | None, target:
     in order), or, with the extra `image`, a picture: scaled to 0..1, grey for networks of 1 channel, RGB for 3. Several files
     for a network with one input are put together as one batch; a network with several inputs takes one file for each, in order.
 
-    Without -o it prints the shapes and, of vectors, the five largest values with their positions: the classes.
+    A network without weights gets random ones, and a note. Without -o it prints the shapes and, of vectors, the five largest
+    values with their positions: the classes.
     """
     options.only_one(weights=weights, random_weights=random_weights)
     if output is not None:
         check_result_file(output)
     with Progress() as progress:
-        model = _model(network, target, fuse, weights, random_weights, progress)
+        model, seed = _model(network, target, fuse, weights, random_weights, progress)
         progress.phase("reading inputs")
         channels = {rule.name: rule.channels for rule in model.program.tensors}
         arrays = read_inputs(inputs, {port.name: channels[port.tensor] for port in model.program.inputs})
@@ -62,7 +64,7 @@ def command(network: str, inputs: tuple[Path, ...], output: Path | None, target:
     if output is not None:
         write_results(output, results)
     if as_json:
-        print_json({"network": model.program.name, "target": model.program.target, "seconds": seconds,
+        print_json({"network": model.program.name, "target": model.program.target, "random_weights": seed, "seconds": seconds,
                     "file": None if output is None else str(output),
                     "outputs": [_described(name, array) for name, array in results.items()]})
     else:
@@ -70,18 +72,18 @@ def command(network: str, inputs: tuple[Path, ...], output: Path | None, target:
 
 
 def _model(network: str, target: str | None, fuse: str | None, weights: Path | None, seed: int | None,
-           progress: Progress) -> Model:
-    """The model of a compiled folder, or of a network compiled in memory."""
+           progress: Progress) -> tuple[Model, int | None]:
+    """The model of a compiled folder, or of a network compiled in memory; the seed where its weights are random."""
     folder = Path(network)
     if not (folder / MANIFEST).is_file() and (network in shipped_graphs() or not folder.is_dir()):
         device = pipeline.choose_device(target or "auto")
-        graph = pipeline.read(network, weights=weights, random_weights=seed)
-        return build(graph, device, fuse or "auto", progress).model
+        graph, seed = read_network(network, weights, seed)
+        return build(graph, device, fuse or "auto", progress).model, seed
     given = {"--target": target, "--fuse": fuse, "--weights": weights, "--random-weights": seed}
     if wrong := [name for name, value in given.items() if value is not None]:
         raise click.UsageError(f"{folder} is compiled already: {', '.join(wrong)} can be given with a network only")
     progress.phase("loading")
-    return load(folder, threads=debug.threads(), compiler=debug.compiler())
+    return load(folder, threads=debug.threads(), compiler=debug.compiler()), read_manifest(folder).get("random_weights")
 
 
 def _vectors(array: Array) -> Array | None:

@@ -14,23 +14,14 @@ from pydantic import ValidationError
 
 from fusec.errors import InputError, nearest
 from fusec.graph import layers as L
+from fusec.graph.find_weights import Description, with_weights
 from fusec.graph.graph import LayerGraph, Node
-from fusec.graph.weights import check_size, load_weights, weight_shapes
-from fusec.graph.weights import random_weights as seeded
+from fusec.graph.weights import check_size
 from fusec.graph.yaml_report import Findings
 from fusec.graph.yaml_schema import LAYER_SPECS, DescriptionSpec, InputSpec, LayerSpec
 from fusec.graph.yaml_tree import Located, Mark, read_tree, show
 
 _ROUNDS = 16  # attempts to build what is sound of a broken network, so that later problems are reported too
-
-
-@dataclass(frozen=True)
-class Description:
-    """A description without its weights: the graph and the weights file it names, with the place where it does."""
-
-    graph: LayerGraph
-    weights: Path | None
-    weights_where: str
 
 
 def read_yaml(path: Path, *, weights: Path | None = None, random_weights: int | None = None) -> LayerGraph:
@@ -55,23 +46,7 @@ def read_yaml(path: Path, *, weights: Path | None = None, random_weights: int | 
     InputError
         Everything that is wrong with the description, each at `file:line:column`, or with the weights; or there are none.
     """
-    if weights is not None and random_weights is not None:
-        raise InputError("a weights file and a seed of random weights were both given", hint="give one of them")
-    description = read_description(path)
-    if random_weights is not None:
-        return seeded(description.graph, random_weights)
-    if weights is not None:
-        return load_weights(weights, description.graph)
-    if description.weights is not None:
-        if not description.weights.exists():
-            siblings = sorted(p.name for p in description.weights.parent.glob("*.safetensors"))
-            raise InputError(f"the weights file {show(description.weights.name)} does not exist", description.weights_where,
-                             nearest(description.weights.name, siblings) or "or give a weights file, or a random seed")
-        return load_weights(description.weights, description.graph)
-    if weight_shapes(description.graph):
-        raise InputError("the network has no weights", str(path), "name a file with 'weights:' in the description, or give one "
-                         "(--weights FILE), or ask for random ones (--random-weights SEED)")
-    return description.graph
+    return with_weights(read_description(path), weights=weights, random_weights=random_weights)
 
 
 def read_description(path: Path) -> Description:
@@ -121,7 +96,7 @@ class _Reader:
         if self.found.problems or graph is None:
             raise self.found.error()
         where = self.tree.get("weights")
-        return Description(graph, weights, self.found.place(where.mark) if where else "")
+        return Description(graph, weights, self.found.place(where.mark) if where else "", str(self.path))
 
     def input_entries(self) -> list[_Entry]:
         one, many = self.tree.get("input"), self.tree.get("inputs")

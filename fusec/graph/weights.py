@@ -1,7 +1,8 @@
-"""Weights of a network: read from a safetensors file, made from a seed, or written.
+"""Weights of a network: read from a safetensors file, made from a seed, checked, or written.
 
-In: a `LayerGraph` from a reader. Out: the same graph with float32 parameters in every node. Keys are `NODE.PARAMETER`, such as
-`conv1.weight`; shapes are those of `shapes.param_shapes`. Both readers use this module; nothing later does.
+In: a `LayerGraph` from a reader or from Python. Out: the same graph with float32 parameters in every node. Keys are
+`NODE.PARAMETER`, such as `conv1.weight`; shapes are those of `shapes.param_shapes`. An activation that a node has taken in is
+called by its own name. `find_weights` chooses among these ways; nothing later in the pipeline does.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,27 +21,41 @@ import safetensors.numpy
 
 from fusec.errors import InputError, Problem, nearest
 from fusec.graph import layers as L
-from fusec.graph.graph import Array, LayerGraph, Node
-from fusec.graph.shapes import fan_in, param_shapes
+from fusec.graph.graph import Array, LayerGraph, Node, Params
+from fusec.graph.shapes import Shape, fan_in, param_shapes
 
 MAX_ELEMENTS = 1 << 31  # 8 GiB of float32
 MAX_LISTED = 100  # problems of one sort that are listed; the rest are counted
 _HINTED = 20  # problems that get a nearest name: looking it up is slow in large files
 _READ_AS = {"F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16"}
+_NAMES = {"float32": "F32", "float64": "F64", "float16": "F16"}
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def weight_shapes(graph: LayerGraph) -> Shapes:
     """Key and shape of every weight the network wants, in topological order."""
-    return {f"{node.name}.{param}": shape for node in graph.layers
-            for param, shape in param_shapes(node.layer, graph.input_shapes(node)).items()}
+    return {f"{name}.{param}": shape for name, layer, inputs, _ in _holders(graph)
+            for param, shape in param_shapes(layer, inputs).items()}
+
+
+def has_weights(graph: LayerGraph) -> bool:
+    """Whether any node has parameters."""
+    return any(params for _, _, _, params in _holders(graph))
+
+
+def _holders(graph: LayerGraph) -> Iterator[tuple[str, L.Layer, tuple[Shape, ...], Params]]:
+    """Name, layer, input shapes and present parameters of every layer, those in epilogues too."""
+    for node in graph.nodes:
+        yield node.name, node.layer, graph.input_shapes(node), node.params
+        for taken in node.epilogue:
+            yield taken.name, taken.layer, (graph.shapes[node.name],), taken.params
 
 
 def check_size(graph: LayerGraph) -> None:
     """Refuses a network with more than `MAX_ELEMENTS` weights; the InputError names the largest layer."""
-    sizes = {node.name: sum(math.prod(s) for s in param_shapes(node.layer, graph.input_shapes(node)).values())
-             for node in graph.layers}
+    sizes = {name: sum(math.prod(s) for s in param_shapes(layer, inputs).values())
+             for name, layer, inputs, _ in _holders(graph)}
     total = sum(sizes.values())
     if total > MAX_ELEMENTS:
         largest = max(sizes, key=sizes.__getitem__)
@@ -75,7 +90,7 @@ def load_weights(path: Path, graph: LayerGraph) -> LayerGraph:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             keys = sorted(file.keys())
-            problems = _key_problems(path, wanted, keys)
+            problems = _key_problems(str(path), wanted, keys)
             scalars = _shared_slopes(graph)
             arrays: dict[str, Array] = {}
             for key in (k for k in keys if k in wanted):
@@ -108,9 +123,56 @@ def random_weights(graph: LayerGraph, seed: int) -> LayerGraph:
     if seed < 0:
         raise InputError(f"the seed of random weights must be 0 or more, not {seed}")
     check_size(graph)
-    arrays = {f"{node.name}.{param}": _random(seed, node, param, shape, fan_in(node.layer, graph.input_shapes(node)))
-              for node in graph.layers for param, shape in param_shapes(node.layer, graph.input_shapes(node)).items()}
+    arrays = {f"{name}.{param}": _random(seed, name, layer, param, shape, fan_in(layer, inputs))
+              for name, layer, inputs, _ in _holders(graph) for param, shape in param_shapes(layer, inputs).items()}
     return attach(graph, arrays)
+
+
+def blank_weights(graph: LayerGraph) -> LayerGraph:
+    """The graph with weights of zero (variances of one), which cost nothing however many: a plan does not depend on them."""
+    check_size(graph)
+    return attach(graph, {key: np.broadcast_to(np.float32(key.endswith(".running_var")), shape)
+                          for key, shape in weight_shapes(graph).items()})
+
+
+def check_params(graph: LayerGraph) -> LayerGraph:
+    """The graph with the weights it has, checked as those of a file are.
+
+    Parameters
+    ----------
+    graph
+        A network with NumPy arrays of float32, float64 or float16 as parameters.
+
+    Returns
+    -------
+    LayerGraph
+        The same graph when all is float32 already; else new nodes with float32 parameters.
+
+    Raises
+    ------
+    InputError
+        Weights are missing, surplus, no arrays, of a wrong shape or dtype, not finite, or variances below
+        zero: all in one error.
+    """
+    check_size(graph)
+    wanted, scalars = weight_shapes(graph), _shared_slopes(graph)
+    given: dict[str, object] = {f"{name}.{param}": value for name, _, _, params in _holders(graph)
+                                for param, value in params.items()}
+    problems = _key_problems(graph.name, wanted, list(given))
+    arrays: dict[str, Array] = {}
+    for key, value in given.items():
+        if key not in wanted:
+            continue
+        if not isinstance(value, np.ndarray):
+            problems.append(Problem(f"'{key}' is no NumPy array but {type(value).__name__}", graph.name, "try numpy.asarray"))
+            continue
+        found = _form_problem(key, value.shape, _NAMES.get(value.dtype.name, value.dtype.name), wanted[key], key in scalars)
+        if not found:
+            arrays[key], found = _float32(key, value)
+        problems += [Problem(what, graph.name, hint) for what, hint in found]
+    if problems:
+        raise InputError(problems)
+    return graph if all(arrays[key] is given[key] for key in arrays) else attach(graph, arrays)
 
 
 def save_weights(graph: LayerGraph, path: Path) -> None:
@@ -121,8 +183,8 @@ def save_weights(graph: LayerGraph, path: Path) -> None:
     InputError
         The graph lacks weights, or the file cannot be written.
     """
-    arrays = {f"{node.name}.{param}": np.ascontiguousarray(value, dtype=np.float32)
-              for node in graph.layers for param, value in node.params.items()}
+    arrays = {f"{name}.{param}": np.ascontiguousarray(value, dtype=np.float32)
+              for name, _, _, params in _holders(graph) for param, value in params.items()}
     missing = [Problem(f"'{key}' has no value", graph.name) for key in weight_shapes(graph) if key not in arrays]
     if missing:
         raise InputError(_cut(missing))
@@ -137,15 +199,19 @@ def save_weights(graph: LayerGraph, path: Path) -> None:
 
 def attach(graph: LayerGraph, arrays: Mapping[str, Array]) -> LayerGraph:
     """The graph with `arrays[NODE.PARAMETER]` as its parameters; every weight must be there."""
+    def params_of(name: str, layer: L.Layer, inputs: tuple[Shape, ...]) -> Params:
+        return {p: arrays[f"{name}.{p}"] for p in param_shapes(layer, inputs)}
+
     def with_params(node: Node) -> Node:
-        names = param_shapes(node.layer, graph.input_shapes(node))
-        return replace(node, params={p: arrays[f"{node.name}.{p}"] for p in names})
+        made = (graph.shapes[node.name],)
+        epilogue = tuple(replace(taken, params=params_of(taken.name, taken.layer, made)) for taken in node.epilogue)
+        return replace(node, params=params_of(node.name, node.layer, graph.input_shapes(node)), epilogue=epilogue)
     return LayerGraph(graph.name, map(with_params, graph.nodes), graph.outputs)
 
 
 def _shared_slopes(graph: LayerGraph) -> set[str]:
     """Keys that may also have the shape (1,)."""
-    return {f"{n.name}.weight" for n in graph.layers if isinstance(n.layer, L.PRelu)}
+    return {f"{name}.weight" for name, layer, _, _ in _holders(graph) if isinstance(layer, L.PRelu)}
 
 
 def _check_file(path: Path) -> None:
@@ -160,7 +226,7 @@ def _check_file(path: Path) -> None:
         raise InputError(f"the file is larger than {8 * MAX_ELEMENTS:,} bytes", str(path))
 
 
-def _key_problems(path: Path, wanted: Shapes, keys: list[str]) -> list[Problem]:
+def _key_problems(where: str, wanted: Shapes, keys: list[str]) -> list[Problem]:
     """Missing and surplus keys, each with the key of the other sort it was likely meant to be."""
     present = set(keys)
     missing = [k for k in wanted if k not in present]
@@ -168,8 +234,8 @@ def _key_problems(path: Path, wanted: Shapes, keys: list[str]) -> list[Problem]:
     problems = []
     for i, key in enumerate(missing):
         other = nearest(key, surplus[:1000]) if i < _HINTED else ""
-        problems.append(Problem(f"'{key}' is missing", str(path), other.replace("did you mean", "is it meant by")))
-    extra = [Problem(f"{key!r:.120} is not a weight of this network", str(path),
+        problems.append(Problem(f"'{key}' is missing", where, other.replace("did you mean", "is it meant by")))
+    extra = [Problem(f"{key!r:.120} is not a weight of this network", where,
                      nearest(key, missing[:1000] or list(wanted)[:1000]) if i < _HINTED else "")
              for i, key in enumerate(surplus)]
     return _cut(problems) + _cut(extra)
@@ -221,17 +287,17 @@ def _bfloat16(path: Path, key: str) -> Array:
     return (halves.astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])
 
 
-def _random(seed: int, node: Node, param: str, shape: tuple[int, ...], summed: int) -> Array:
-    identity = json.dumps([seed, node.name, param, shape]).encode()
+def _random(seed: int, name: str, layer: L.Layer, param: str, shape: tuple[int, ...], summed: int) -> Array:
+    identity = json.dumps([seed, name, param, shape]).encode()
     generator = np.random.default_rng(int.from_bytes(hashlib.sha256(identity).digest(), "little"))
     if param == "running_var":
         return generator.uniform(0.5, 1.5, shape).astype(np.float32)
     values = generator.standard_normal(shape, dtype=np.float32)
-    if isinstance(node.layer, L.PRelu):
+    if isinstance(layer, L.PRelu):
         return np.abs(values) * np.float32(0.25)
     if param in ("bias", "running_mean", "shift"):
         return values * np.float32(0.1)
-    if isinstance(node.layer, L.BatchNorm | L.ChannelAffine):
+    if isinstance(layer, L.BatchNorm | L.ChannelAffine):
         return 1 + values * np.float32(0.1)
     values *= np.float32(math.sqrt(2 / summed))
     return values

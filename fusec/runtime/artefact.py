@@ -1,7 +1,7 @@
 """Reading the directory of a generated model.
 
     __init__.py           `model`, loaded on first use
-    manifest.json         the program, versions, the plan in words, and the SHA-256 of every file
+    manifest.json         the program, versions, the plan in words, the seed of random weights, and the SHA-256 of every file
     weights.safetensors   packed weights
     src/                  generated sources, one per kernel
     lib/                  shared libraries or cubins

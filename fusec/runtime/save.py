@@ -52,7 +52,7 @@ INNER_INIT = '"""The part of fusec that runs this model."""\n'
 
 
 def save(directory: str | os.PathLike[str], program: Program, sources: Sequence[Source], binaries: Mapping[str, Path],
-         weights: Mapping[str, Floats], plan: str) -> Path:
+         weights: Mapping[str, Floats], plan: str, random_weights: int | None = None) -> Path:
     """Write a generated model.
 
     Parameters
@@ -61,6 +61,8 @@ def save(directory: str | os.PathLike[str], program: Program, sources: Sequence[
         Where to; missing parents are made. A generated model that is there is replaced, an empty directory is used.
     plan
         The plan in words, for the reader of the manifest.
+    random_weights
+        The seed of the weights when they are random; kept in the manifest.
 
     Returns
     -------
@@ -79,7 +81,7 @@ def save(directory: str | os.PathLike[str], program: Program, sources: Sequence[
         _may_replace(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft.mkdir()
-        _write(draft, program, sources, binaries, weights, plan)
+        _write(draft, program, sources, binaries, weights, {"plan": plan.splitlines(), "random_weights": random_weights})
         _move(draft, target)
     except OSError as error:
         raise MissingError(f"cannot write the model to {target}: {error.strerror or error}") from None
@@ -112,7 +114,7 @@ def _ours(path: Path, known: set[str]) -> bool:
 
 
 def _write(folder: Path, program: Program, sources: Sequence[Source], binaries: Mapping[str, Path],
-           weights: Mapping[str, Floats], plan: str) -> None:
+           weights: Mapping[str, Floats], told: Mapping[str, object]) -> None:
     (folder / "src").mkdir()
     (folder / "lib").mkdir()
     kernels = {}
@@ -127,7 +129,7 @@ def _write(folder: Path, program: Program, sources: Sequence[Source], binaries: 
     _write_package(folder)
     files = {p.relative_to(folder).as_posix(): file_digest(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     versions = {"fusec": program.version, "python": platform.python_version(), "numpy": np.__version__}
-    manifest = {"kind": KIND, "versions": versions, "plan": plan.splitlines(), "program": program.to_json(), "kernels": kernels,
+    manifest = {"kind": KIND, "versions": versions, **told, "program": program.to_json(), "kernels": kernels,
                 "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import fusec
+from fusec.errors import InputError
 from fusec.graph import reference
 from fusec.graph.read_yaml import read_yaml
 from tests.cli.harness import SMALL, invoke, invoke_json, run, start, write
@@ -61,6 +62,29 @@ def test_the_folder_is_named_after_the_network_when_none_is_given(net: str, tmp_
     assert (tmp_path / "build" / "net" / "manifest.json").is_file()
     invoke("compile", net, *CPU, "--fuse", "none")  # takes the place of the first
     assert len(json.loads((tmp_path / "build" / "net" / "manifest.json").read_text("utf-8"))["program"]["launches"]) == 4
+
+
+def test_a_network_without_weights_gets_random_ones_and_that_is_said(net: str, tmp_path: Path) -> None:
+    result = invoke("compile", net, "--target", "cpu", "-o", tmp_path / "built", "--json")
+    assert result.stderr == f"note: {net} has no weights: random ones of seed 0 are used\n"
+    assert json.loads(result.stdout)["random_weights"] == 0
+    assert json.loads((tmp_path / "built" / "manifest.json").read_text("utf-8"))["random_weights"] == 0
+    x = np.random.default_rng(0).random((2, 1, 12, 12), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    assert invoke_json("run", tmp_path / "built", tmp_path / "x.npy")["random_weights"] == 0
+    seeded = fusec.compile(net, target="cpu", random_weights=0)
+    assert np.array_equal(fusec.load(tmp_path / "built")(x), seeded(x))
+    ran = invoke("run", net, tmp_path / "x.npy", "--target", "cpu", "-o", tmp_path / "y.npy")
+    assert "random ones of seed 0" in ran.stderr
+    assert np.array_equal(np.load(tmp_path / "y.npy"), seeded(x))
+    with pytest.raises(InputError, match=r"no weights.*random_weights=SEED"):
+        fusec.compile(net, target="cpu")
+
+
+def test_weights_of_the_network_are_used_in_silence(tmp_path: Path) -> None:
+    result = invoke("compile", "lenet5", "--target", "cpu", "-o", tmp_path / "built", "--json")
+    assert (result.stderr, json.loads(result.stdout)["random_weights"]) == ("", None)
+    assert json.loads((tmp_path / "built" / "manifest.json").read_text("utf-8"))["random_weights"] is None
 
 
 def test_cuda_is_compiled_without_a_gpu(net: str, tmp_path: Path) -> None:

@@ -49,11 +49,6 @@ def test_many_problems_are_cut(tmp_path: Path) -> None:
     assert lines[-1] == "error: ... and 30 more"
 
 
-def test_networks_without_weights_say_so(net: str, tmp_path: Path) -> None:
-    assert "--random-weights SEED" in invoke("compile", net, "--target", "cpu", "-o", tmp_path / "out", code=3).stderr
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize(("words", "said"), [
     (["--fuse", "conv1..pol1"], "did you mean 'pool1'?"),
     (["--fuse", "conv2..conv1"], "runs backwards"),

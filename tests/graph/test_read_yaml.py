@@ -100,7 +100,7 @@ def test_the_three_sources_of_weights(tmp_path: Path) -> None:
 def test_no_weights_says_the_three_ways_out(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_yaml(write(tmp_path, network(CONV)))
-    assert all(way in caught.value.problems[0].hint for way in ("weights:", "--weights", "--random-weights"))
+    assert all(way in caught.value.problems[0].hint for way in ("weights:", "weights=FILE", "random_weights=SEED"))
 
 
 def test_a_network_without_parameters_needs_no_weights(tmp_path: Path) -> None:
