@@ -15,9 +15,9 @@ from .program import Launch, Program, TensorRule, Variant, evaluate
 
 Extent = tuple[int, int]  # height, width
 
-MAX_EXTENT = 1 << 20  # of an image's side; the same limit as in fusec.graph.shapes
+MAX_EXTENT = 1 << 20  # of an image's side; the same limit as in fusec.graph.limits
 MAX_INTEGER = (1 << 31) - 1  # batch and tiles are 32-bit integers in kernels
-MAX_EXTENT = 1 << 24  # pixels of a side, so that kernels may scale and add to positions in 32 bits
+MAX_MADE = 1 << 24  # of the side of a tensor made inside the network, so that kernels may scale and add to positions in 32 bits
 ALIGNMENT = 64  # elements; intermediates start at multiples of it
 
 
@@ -105,7 +105,7 @@ def _made_extent(rule: TensorRule, extents: Mapping[str, Extent], images: tuple[
         read = list(dict.fromkeys((source, *others)))
         raise InputError(f"{asked}: '{rule.name}' would read {_listed(read)} pixels")
     extent = (evaluate(rule.height, source[0]), evaluate(rule.width, source[1]))
-    if not 1 <= min(extent) <= max(extent) <= MAX_EXTENT:
+    if not 1 <= min(extent) <= max(extent) <= MAX_MADE:
         raise InputError(f"{asked}: '{rule.name}' would be {_listed([extent])} pixels",
                          hint=f"give a {'larger' if min(extent) < 1 else 'smaller'} image")
     return extent
