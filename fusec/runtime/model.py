@@ -1,12 +1,13 @@
 """The model: what a user calls.
 
 In: arrays of one kind. Out: arrays of the same kind. Checks them against the program, works out sizes (once per size), lets the
-engine run. Made by `build.link` and `artefact.load`.
+engine run. Made by `build.assemble`.
 """
 
 from __future__ import annotations
 
-import functools
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from .workload import Workload, arrange
 
 REMEMBERED = 16  # sizes a model keeps ready
 AXES = "batch, channels, height, width"
+
+Sizes = tuple[int, tuple[tuple[int, int], ...]]  # batch, then (height, width) of each input
 
 
 class Model:
@@ -43,7 +46,8 @@ class Model:
         self._store = store  # when its folder is a temporary one, the binaries stay as long as it does
         self._channels = {rule.name: rule.channels for rule in program.tensors}
         self._made = {launch.output for launch in program.launches}
-        self._runner = functools.lru_cache(REMEMBERED)(self._prepare)
+        self._runners: OrderedDict[Sizes, Runner] = OrderedDict()  # the one used last is at the end
+        self._guard = threading.Lock()
 
     def __call__(self, *inputs: Any, out: Any = None, **named: Any) -> Any:
         """Run the network.
@@ -92,8 +96,20 @@ class Model:
                       for ports in (program.inputs, program.outputs))
         return f"<fusec model {program.name!r} for {program.target}, {program.dtype}: {read} -> {made}>"
 
-    def _prepare(self, batch: int, images: tuple[tuple[int, int], ...]) -> Runner:
-        return self.engine.prepare(arrange(self.program, batch, images))
+    def _runner(self, batch: int, images: tuple[tuple[int, int], ...]) -> Runner:
+        """What runs these sizes, made when they are new. No `lru_cache` of a method: its cycle would hold the GPU's memory."""
+        key = (batch, images)
+        with self._guard:
+            runner = self._runners.get(key)
+            if runner is not None:
+                self._runners.move_to_end(key)
+                return runner
+        made = self.engine.prepare(arrange(self.program, batch, images))
+        with self._guard:
+            runner = self._runners.setdefault(key, made)  # another thread may have been first
+            while len(self._runners) > REMEMBERED:
+                self._runners.popitem(last=False)
+        return runner
 
     def _bind(self, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Sequence[Any]:
         """The caller's values in the order of the program's inputs."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -16,8 +18,10 @@ import pytest
 
 from fusec.errors import InputError, InternalError
 from fusec.runtime import cpu_engine
-from fusec.runtime.model import Model
+from fusec.runtime.engine import Runner
+from fusec.runtime.model import REMEMBERED, Model
 from fusec.runtime.program import Port, Program, TensorRule, Variant
+from fusec.runtime.workload import Workload
 from tests.hand_programs import HALF, Parts, chain, chain_reference, kernel, launch, linked, make_program, pool, scale
 
 
@@ -329,3 +333,37 @@ def test_threads_default_to_what_the_process_may_use(tmp_path: Path, monkeypatch
     assert cpu_engine.usable_threads() == 8
     (tmp_path / "quota").write_text("300000\n")
     assert cpu_engine.usable_threads() == 3
+
+
+def test_a_model_that_is_let_go_is_gone_at_once(store: Path) -> None:
+    """Without the garbage collector's help, which knows nothing of the GPU's memory."""
+    gc.disable()
+    try:
+        model = linked(scale(), store)
+        model(numbers(1, 2, 3, 3))
+        engine, runner = weakref.ref(model.engine), weakref.ref(next(iter(model._runners.values())))
+        del model
+        assert (engine(), runner()) == (None, None)
+    finally:
+        gc.enable()
+
+
+def test_the_sizes_used_last_are_remembered(store: Path) -> None:
+    model = linked(scale(), store)
+    prepared: list[int] = []
+    prepare = model.engine.prepare
+
+    def counted(workload: Workload) -> Runner:
+        prepared.append(workload.batch)
+        return prepare(workload)
+
+    model.engine.prepare = counted  # type: ignore[method-assign]
+    for batch in range(1, REMEMBERED + 1):
+        model(numbers(batch, 2, 3, 3))
+    model(numbers(1, 2, 3, 3))  # now it is 2 that was not used for longest
+    model(numbers(REMEMBERED + 1, 2, 3, 3))
+    assert prepared == list(range(1, REMEMBERED + 2))
+    model(numbers(1, 2, 3, 3))
+    model(numbers(2, 2, 3, 3))
+    assert prepared[REMEMBERED + 1:] == [2]
+    assert len(model._runners) == REMEMBERED
