@@ -2,8 +2,8 @@
 
 Engines: PyTorch with cuDNN (TF32 off, benchmark mode) and, for some networks, torch.compile (max-autotune), and fusec's
 builds: auto, layer by layer (none), and fused as far as possible (all), all replayed from CUDA graphs. One replay of each
-engine in turn, at least 50 turns, medians of CUDA-event times. Before timing, every engine's output is poisoned with NaN, written once
-more, and compared with PyTorch's in float64 on the first images.
+engine in turn, at least 50 turns, medians of CUDA-event times. Before timing, every engine's output is poisoned
+with NaN, written once more, and compared with PyTorch's in float64 on the first images.
 """
 
 from __future__ import annotations
