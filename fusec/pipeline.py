@@ -33,14 +33,14 @@ from fusec.graph.locate import find_graph
 from fusec.graph.read_yaml import read_description
 from fusec.graph.show import show_graph
 from fusec.graph.simplify import Simplified, simplify
-from fusec.link import make_launch, make_program
 from fusec.plan.cost import Nominal, nominal_for
 from fusec.plan.partition import partition
 from fusec.plan.search import Planned, variants
+from fusec.program import make_launch, make_program
 from fusec.runtime import cpu as cpu_runtime
-from fusec.runtime import cuda as cuda_runtime
 from fusec.runtime.build import Progress, assemble, build
 from fusec.runtime.cache import Cache
+from fusec.runtime.cuda import gpu
 from fusec.runtime.model import Model
 from fusec.runtime.program import Program, Source
 from fusec.schedule.ir import Chain
@@ -163,12 +163,12 @@ def choose_device(target: str, dtype: str = "float32", arch: str | None = None) 
     if target not in ("auto", "cpu", "cuda"):
         raise InputError(f"unknown target '{target}'", hint=nearest(target, ("auto", "cpu", "cuda")) or "auto, cpu or cuda")
     if target == "auto":
-        target = "cuda" if arch is not None or cuda_runtime.available() else "cpu"
+        target = "cuda" if arch is not None or gpu.available() else "cpu"
     if target == "cpu":
         if arch is not None:
             raise InputError("--arch names a GPU architecture, but the target is cpu", hint="leave one of them out")
         return host()
-    return device_for_arch(arch or cuda_runtime.device_arch())
+    return device_for_arch(arch or gpu.device_arch())
 
 
 def _compiler_log(entry: str, text: str | None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import fusec.runtime.cpu as cpu
-from fusec.runtime.build import link
+from fusec.runtime.build import assemble, build
 from fusec.runtime.model import Model
 from fusec.runtime.program import Launch, Port, Program, Source, TensorRule, Variant
 from fusec.runtime.store import Store
@@ -131,4 +131,6 @@ def compiler() -> cpu.Compiler:
 
 def linked(parts: Parts, folder: Path, threads: int | None = None) -> Model:
     program, sources, weights = parts
-    return link(program, sources, weights, store=Store(folder), compiler=compiler(), threads=threads)
+    store = Store(folder)
+    binaries = build(program.target, program.arch, sources, store, compiler() if program.target == "cpu" else None)
+    return assemble(program, sources, binaries, weights, store=store, threads=threads)

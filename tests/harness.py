@@ -336,7 +336,8 @@ def emulated(text: str, entry: str, sanitize: bool) -> EmulatedKernel:
 def loaded(text: str, entry: str) -> Any:
     import cupy
 
-    from fusec.runtime.cuda import compile_cubin, device_arch
+    from fusec.runtime.cuda.gpu import device_arch
+    from fusec.runtime.cuda.nvrtc import compile_cubin
 
     path = folder() / f"{entry}.cubin"
     path.write_bytes(compile_cubin(Source(entry, text, "cuda"), device_arch())[0])

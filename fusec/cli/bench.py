@@ -24,7 +24,7 @@ from fusec.errors import AccuracyError
 from fusec.graph import reference
 from fusec.graph.graph import LayerGraph
 from fusec.plan.cost import Nominal
-from fusec.runtime import cuda
+from fusec.runtime.cuda import gpu
 from fusec.runtime.model import Model
 from fusec.targets.device import Device
 
@@ -177,9 +177,9 @@ def _time(ways: Mapping[str, Built], plain: Reference, inputs: Arrays, rounds: i
 def _call(model: Model, inputs: Arrays) -> tuple[Call, Clock]:
     """A call with arrays and results in place, and the clock that times it."""
     on_gpu = model.program.target == "cuda"
-    arrays = [cuda.to_device(a) if on_gpu else a for a in inputs.values()]
+    arrays = [gpu.to_device(a) if on_gpu else a for a in inputs.values()]
     out = model(*arrays)
-    return (lambda: model(*arrays, out=out)), (cuda.timed if on_gpu else wall_clock)
+    return (lambda: model(*arrays, out=out)), (gpu.timed if on_gpu else wall_clock)
 
 
 def _described(name: str, built: Built | None, timed: Timed) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from fusec import debug
 from fusec.cli import options
 from fusec.cli.output import facts, in_bytes, line, plural, print_json
 from fusec.errors import FusecError, MissingError
-from fusec.runtime import cpu, cuda
+from fusec.runtime import cpu
 from fusec.runtime.cache import Cache
 from fusec.runtime.cpu_engine import usable_threads
+from fusec.runtime.cuda import gpu
 from fusec.runtime.program import Source
 from fusec.targets.device import host
 from fusec.version import VERSION
@@ -90,7 +91,7 @@ def _write_problem(folder: Path) -> str | None:
 
 
 def _cuda() -> dict[str, Any]:
-    found = cuda.inventory()
+    found = gpu.inventory()
     return {"nvrtc": found.nvrtc or None, "cupy": found.cupy or None, "driver": found.driver or None, "gpus": list(found.gpus),
             "compiles": bool(found.nvrtc), "usable": bool(found.nvrtc and found.gpus), "problems": list(found.obstacles)}
 

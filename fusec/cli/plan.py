@@ -11,7 +11,7 @@ from fusec.cli.options import Shape4
 from fusec.cli.output import extents, facts, in_bytes, in_seconds, in_words, line, note, plural, print_json, table
 from fusec.cli.progress import Progress
 from fusec.plan.report import ChainReport, Report, StageReport
-from fusec.runtime import cuda
+from fusec.runtime.cuda import gpu
 from fusec.targets.device import DEVICES, Device, find_device
 
 NO_GPU_DEVICE = "h200"  # planned for when a GPU is asked for and there is none
@@ -50,7 +50,7 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
 def _device(name: str | None, target: str | None) -> Device:
     if name is not None:
         return find_device(name)
-    if target == "cuda" and not cuda.available():
+    if target == "cuda" and not gpu.available():
         note(f"there is no GPU here; planned for {NO_GPU_DEVICE} (--device names another)")
         return DEVICES[NO_GPU_DEVICE]
     return pipeline.choose_device(target or "auto")

@@ -14,8 +14,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from ..errors import InternalError
-from . import cpu, cuda
+from . import cpu
 from .cpu_engine import CpuEngine, usable_threads
+from .cuda import nvrtc
+from .cuda.engine import CudaEngine
 from .model import Model
 from .program import POOL, Program, Source
 from .store import Store, digest
@@ -26,13 +28,6 @@ Log = Callable[[str, str | None], None]  # an entry, and what the compiler said 
 
 SUFFIX = {"cpu": ".so", "cuda": ".cubin"}
 ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def link(program: Program, sources: Sequence[Source], weights: Mapping[str, Floats], *, store: Store,
-         compiler: cpu.Compiler | None = None, threads: int | None = None) -> Model:
-    """`build`, then `assemble`: the model of a program and its sources."""
-    binaries = build(program.target, program.arch, sources, store, compiler)
-    return assemble(program, sources, binaries, weights, store=store, threads=threads)
 
 
 def build(target: str, arch: str, sources: Sequence[Source], store: Store, compiler: cpu.Compiler | None = None,
@@ -57,11 +52,11 @@ def build(target: str, arch: str, sources: Sequence[Source], store: Store, compi
     Raises
     ------
     MissingError, InternalError
-        See `cpu.build` and `cuda.compile_cubin`.
+        See `cpu.build` and `cuda.nvrtc.compile_cubin`.
     """
     _check_sources(target, sources)
     if target == "cuda":
-        tool, make = cuda.identity(), functools.partial(_cubin, arch=arch)
+        tool, make = nvrtc.identity(), functools.partial(_cubin, arch=arch)
     else:
         chosen = compiler or cpu.find_compiler()
         tool, make = chosen.identity, functools.partial(cpu.build, compiler=chosen)
@@ -90,7 +85,7 @@ def build(target: str, arch: str, sources: Sequence[Source], store: Store, compi
 
 
 def _cubin(source: Source, arch: str) -> tuple[bytes, str]:
-    binary, usage = cuda.compile_cubin(source, arch)
+    binary, usage = nvrtc.compile_cubin(source, arch)
     return binary, usage.log
 
 
@@ -124,7 +119,7 @@ def assemble(program: Program, sources: Sequence[Source], binaries: Mapping[str,
     def rebuild(arch: str) -> Mapping[str, Path]:
         return build("cuda", arch, sources, store)
     if program.target == "cuda":
-        return Model(program, cuda.CudaEngine(program, binaries, weights, rebuild), sources, binaries, weights, store)
+        return Model(program, CudaEngine(program, binaries, weights, rebuild), sources, binaries, weights, store)
     return Model(program, CpuEngine(program, binaries, weights, threads), sources, binaries, weights, store)
 
 

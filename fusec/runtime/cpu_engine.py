@@ -79,7 +79,10 @@ class CpuEngine:
     def dense(self, array: Any) -> Any:
         if array.flags.c_contiguous and array.flags.aligned:
             return array
-        return np.array(array, dtype=np.float32, order="C", copy=True)
+        try:
+            return np.array(array, dtype=np.float32, order="C", copy=True)
+        except MemoryError as error:
+            raise MissingError(f"not enough memory for a dense copy of an input: {error}") from None
 
     def empty(self, shape: tuple[int, ...]) -> Any:
         try:

@@ -1,7 +1,7 @@
 """What a model needs of a machine.
 
-An engine takes the caller's arrays in, gives memory out, and runs workloads. `cpu_engine` and `cuda` implement it; `model`
-knows no more of them than this.
+An engine takes the caller's arrays in, gives memory out, and runs workloads. `cpu_engine` and `cuda.engine` implement it;
+`model` knows no more of them than this.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ class Engine(Protocol):
         """Entered around a call: the device and the stream that belong to the caller's arrays."""
 
     def accept(self, value: Any, name: str) -> Any:
-        """The caller's value as an array over the same memory (or a copy on the device); InputError when it is no array."""
+        """The caller's value as an array over the same memory (or a copy on the device).
+
+        InputError when it is no array, MissingError when there is no memory for the copy.
+        """
 
     def accept_out(self, value: Any, name: str) -> Any:
         """The caller's array for a result, over the same memory; InputError when it cannot be written there."""
 
     def dense(self, array: Any) -> Any:
-        """The array itself, or a copy, such that its elements follow each other in memory."""
+        """The array itself, or a copy, such that its elements follow each other in memory; MissingError when there is none."""
 
     def empty(self, shape: tuple[int, ...]) -> Any:
         """An uninitialised float32 array; MissingError when there is no memory."""

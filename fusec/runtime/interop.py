@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, MissingError
 
 CPU_DEVICES = (1, 3, 11, 13)  # DLPack: host memory, pinned for CUDA or ROCm, managed
 CUDA_DEVICES = (2, 13)
@@ -45,6 +45,8 @@ def host_array(value: Any, name: str) -> np.ndarray[Any, Any]:
             return np.from_dlpack(value)
         if hasattr(value, "__array_interface__"):
             return np.asarray(value)
+    except MemoryError as error:
+        raise MissingError(f"not enough memory for '{name}': {error}") from None
     except Exception as error:  # any library's own complaint, said in its words
         raise exchange_failed(name, error) from None
     raise InputError(f"'{name}' is no array but {type(value).__name__}", hint="pass numpy.asarray(..., dtype=numpy.float32)")

@@ -65,8 +65,8 @@ class Model:
         -------
         The result, or a tuple of results, as the kind of array the first input is (or `out` itself): (N, C, H, W), or (N, C)
         for outputs that are vectors. On CUDA it is ready in the order of the current stream, without waiting for it; only NumPy
-        arrays are copied to the device and back. When capturing a CUDA graph, call once with the same sizes before, and pass
-        `out`.
+        arrays are copied to the device and back. Before each capture of a CUDA graph, call once with the same sizes on the same
+        stream, and pass `out`: a captured call keeps its intermediates for itself as long as the model lives.
 
         Raises
         ------

@@ -142,9 +142,11 @@ def _write_package(folder: Path) -> None:
     (inner / "runtime").mkdir(parents=True)
     (inner / "__init__.py").write_text(INNER_INIT, encoding="utf-8")
     shutil.copyfile(runtime.parent / "errors.py", inner / "errors.py")
-    for path in sorted(runtime.glob("*.py")):
+    for path in sorted(runtime.rglob("*.py")):
         if path.name not in NOT_COPIED:
-            shutil.copyfile(path, inner / "runtime" / path.name)
+            copy = inner / "runtime" / path.relative_to(runtime)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)
 
 
 def _move(draft: Path, target: Path) -> None:

@@ -117,10 +117,10 @@ def test_no_compiler_is_exit_code_5(net: str, tmp_path: Path, environment: pytes
 
 
 def test_doctor_without_any_compiler(environment: pytest.MonkeyPatch) -> None:
-    from fusec.runtime import cuda
+    from fusec.runtime.cuda import nvrtc
 
     environment.setenv("CXX", "no-such-compiler")
-    environment.setattr(cuda, "_nvrtc", fail(MissingError("NVRTC is not installed")))
+    environment.setattr(nvrtc, "library", fail(MissingError("NVRTC is not installed")))
     text = invoke("doctor", code=5).stdout
     assert "no-such-compiler" in text
     assert "NVRTC is not installed" in text

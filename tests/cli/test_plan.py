@@ -8,7 +8,7 @@ import pytest
 
 from fusec.graph.locate import shipped_graphs
 from fusec.pipeline import read
-from fusec.runtime import cuda
+from fusec.runtime.cuda import gpu
 from fusec.targets.device import DEVICES
 from tests.cli.harness import OPEN, SMALL, invoke, invoke_json, write
 
@@ -56,7 +56,7 @@ def test_an_unknown_device_has_a_nearest(tmp_path: Path) -> None:
 
 
 def test_a_gpu_that_is_not_there_is_said(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
-    environment.setattr(cuda, "available", lambda: False)
+    environment.setattr(gpu, "available", lambda: False)
     result = invoke("plan", write(tmp_path, SMALL), "--target", "cuda")
     assert "there is no GPU here; planned for h200" in result.stderr
     assert "planned for h200" in result.stdout

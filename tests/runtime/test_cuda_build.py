@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from fusec.errors import InputError, InternalError, MissingError
-from fusec.runtime import cuda
-from fusec.runtime.build import build, link
+from fusec.runtime.build import build
+from fusec.runtime.cuda import gpu, nvrtc
 from fusec.runtime.program import Source
 from fusec.runtime.store import Store
 from tests.conftest import gpu_obstacle
-from tests.hand_programs import kernel, scale
+from tests.hand_programs import kernel, linked, scale
 
 pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="NVRTC and CuPy are not installed")
 
@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(1024, 2) k_1(const float* x, float*
 
 @pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_90a", "sm_120"])
 def test_builds_for_every_architecture(arch: str) -> None:
-    cubin, usage = cuda.compile_cubin(SCALE, arch)
+    cubin, usage = nvrtc.compile_cubin(SCALE, arch)
     assert cubin[:4] == b"\x7fELF"
     assert struct.unpack_from("<H", cubin, 18)[0] == 190  # EM_CUDA
     assert b"k_0" in cubin
@@ -45,7 +45,7 @@ def test_builds_for_every_architecture(arch: str) -> None:
 
 
 def test_resource_usage_is_read_from_the_log() -> None:
-    usage = cuda.compile_cubin(SPILLING, "sm_90")[1]
+    usage = nvrtc.compile_cubin(SPILLING, "sm_90")[1]
     assert usage.registers == 32
     assert usage.scratch == 1024
     assert usage.spill_stores > 0 and usage.spill_loads > 0 and usage.stack > 0
@@ -54,35 +54,34 @@ def test_resource_usage_is_read_from_the_log() -> None:
 
 def test_rejected_source_is_shown_with_file_and_line() -> None:
     with pytest.raises(InternalError, match=r"generated k_3\.cu for sm_90:\n  k_3\.cu\(2\): error: .*nonsense") as caught:
-        cuda.compile_cubin(Source("k_3", "// first\nnonsense here;\n", "cuda"), "sm_90")
+        nvrtc.compile_cubin(Source("k_3", "// first\nnonsense here;\n", "cuda"), "sm_90")
     assert "line 2: nonsense here;" in str(caught.value)
 
 
 @pytest.mark.parametrize("arch", ["sm_12", "90", "sm_90; rm", "", "compute_90", "sm_9000"])
 def test_unknown_architectures(arch: str) -> None:
     with pytest.raises(InputError, match=r"unknown to NVRTC .*sm_75.*sm_90"):
-        cuda.compile_cubin(SCALE, arch)
+        nvrtc.compile_cubin(SCALE, arch)
 
 
 def test_no_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs", None)
     monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs.nvrtc", None)
     with pytest.raises(MissingError, match=r"fusec\[cuda13\].*target 'cpu'"):
-        cuda.compile_cubin(SCALE, "sm_90")
+        nvrtc.compile_cubin(SCALE, "sm_90")
 
 
 def test_no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(MissingError, match=r"CuPy is not installed.*fusec\[cuda13\]"):
-        cuda.device_arch()
+        gpu.device_arch()
 
 
 @pytest.mark.skipif(not gpu_obstacle(), reason="there is a GPU")
 def test_no_gpu_is_an_error_and_never_the_cpu(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"no NVIDIA GPU can be used \(.*\): install NVIDIA's driver, or .* target 'cpu'"):
-        cuda.device_arch()
-    program, sources, weights = scale("cuda")
-    model = link(program, sources, weights, store=Store(tmp_path))  # building for sm_90 needs none
+        gpu.device_arch()
+    model = linked(scale("cuda"), tmp_path)  # building for sm_90 needs none
     with pytest.raises(MissingError, match="no NVIDIA GPU"):
         model(np.zeros((1, 2, 3, 3), np.float32))
 

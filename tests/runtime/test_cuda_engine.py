@@ -19,7 +19,8 @@ import pytest
 
 from fusec.errors import InputError, MissingError
 from fusec.runtime.cpu_engine import CpuEngine
-from fusec.runtime.cuda import CudaEngine
+from fusec.runtime.cuda.engine import CudaEngine
+from fusec.runtime.cuda.queue import REMEMBERED
 from fusec.runtime.model import Model
 from tests.hand_programs import Parts, chain, chain_reference, linked, scale
 
@@ -42,6 +43,10 @@ def on_device(array: np.ndarray) -> DeviceArray:
     return np.array(array).view(DeviceArray)
 
 
+class OutOfMemory(MemoryError):
+    """As CuPy's."""
+
+
 class Machine:
     """The parts of CuPy that the engine uses. `launches` is the record of what was started."""
 
@@ -61,8 +66,13 @@ class Machine:
 
     def empty(self, shape: tuple[int, ...], dtype: type) -> DeviceArray:
         if self.full:
-            raise OverflowError("out of memory")
+            raise OutOfMemory("out of memory")
         return np.full(shape, np.nan, dtype).view(DeviceArray)
+
+    def upload(self, array: np.ndarray) -> DeviceArray:
+        if self.full:
+            raise OutOfMemory("out of memory")
+        return on_device(array)
 
     def launch_kernel(self, kernel: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int, stream: int,
                       arguments: int, extra: int) -> None:
@@ -89,11 +99,12 @@ class Machine:
         device = SimpleNamespace(compute_capability="90")
         cuda = SimpleNamespace(
             runtime=runtime, Device=lambda number=0: contextlib.nullcontext(device) if number else device,
-            function=SimpleNamespace(Module=self.module), memory=SimpleNamespace(OutOfMemoryError=OverflowError),
+            function=SimpleNamespace(Module=self.module), memory=SimpleNamespace(OutOfMemoryError=OutOfMemory),
             get_current_stream=lambda: SimpleNamespace(ptr=self.stream))
         return SimpleNamespace(
-            cuda=cuda, ndarray=DeviceArray, empty=self.empty, asarray=on_device, asnumpy=lambda a: np.array(a.view(np.ndarray)),
-            ascontiguousarray=lambda a: a if a.flags.c_contiguous else on_device(a))
+            cuda=cuda, ndarray=DeviceArray, empty=self.empty, asarray=self.upload,
+            asnumpy=lambda a: np.array(a.view(np.ndarray)),
+            ascontiguousarray=lambda a: a if a.flags.c_contiguous else self.upload(a))
 
     def driver(self) -> Any:
         return SimpleNamespace(
@@ -188,11 +199,25 @@ def test_what_a_cuda_graph_points_to_is_kept(chained: tuple[Model, Machine]) -> 
     x = on_device(numbers(1, 3, 6, 6))
     gpu.stream = 7
     model(x, x)
-    assert model.engine.captured == []  # type: ignore[attr-defined]
-    gpu.capturing = True
-    model(x, x)
-    model(x, x)
-    assert len(model.engine.captured) == 1  # type: ignore[attr-defined]
+    captured = model.engine.captured  # type: ignore[attr-defined]
+    assert captured == []
+    places = []
+    for gpu.capturing in (True, True, False):
+        gpu.launches.clear()
+        model(x, x)
+        places.append(gpu.launches[0].pointers[2])
+    assert len(captured) == 2
+    assert len(set(places)) == 3  # neither another graph nor a later call writes into what a graph works with
+
+
+def test_only_so_many_streams_are_remembered(chained: tuple[Model, Machine]) -> None:
+    model, gpu = chained
+    x = on_device(numbers(1, 3, 6, 6))
+    for stream in (*range(1, 40), 1):
+        gpu.stream = stream
+        assert all(np.array_equal(g, r) for g, r in zip(model(x, x), chain_reference(x, x), strict=True))
+    [runner] = model._runners.values()
+    assert [stream for _, stream in runner._queues] == [*range(40 - REMEMBERED + 1, 40), 1]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("arch", "expected"), [("sm_90", []), ("sm_90a", []), ("sm_80", ["sm_90"])])
@@ -210,9 +235,11 @@ def test_cubins_for_another_architecture_are_built_for_this_one(
 def test_no_memory_and_no_device(chained: tuple[Model, Machine]) -> None:
     model, gpu = chained
     x = on_device(numbers(1, 3, 6, 6))
+    a = numbers(1, 3, 6, 6)
     gpu.full = True
-    with pytest.raises(MissingError, match="not enough GPU memory: out of memory"):
-        model(x, x)
+    for given in ((x, x), (a, a), (x[:, :, ::2], x[:, :, ::2])):
+        with pytest.raises(MissingError, match="not enough GPU memory: out of memory"):
+            model(*given)
     gpu.full, gpu.count = False, 0
     with pytest.raises(MissingError, match="the driver shows none"):
         model(x, x)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusec.errors import InputError, InternalError
+from fusec.errors import InputError, InternalError, MissingError
 from fusec.runtime import cpu_engine
 from fusec.runtime.engine import Runner
 from fusec.runtime.model import REMEMBERED, Model
@@ -367,3 +367,21 @@ def test_the_sizes_used_last_are_remembered(store: Path) -> None:
     model(numbers(2, 2, 3, 3))
     assert prepared[REMEMBERED + 1:] == [2]
     assert len(model._runners) == REMEMBERED
+
+
+def test_no_memory_for_a_copy(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*words: object, **named: object) -> None:
+        raise MemoryError("that much")
+
+    class Lazy:
+        """Converted only when it is asked for."""
+
+        __array_interface__ = property(none_left)
+
+    model = linked(scale(), store)
+    strided = numbers(1, 2, 3, 8)[..., ::2]
+    monkeypatch.setattr(np, "array", none_left)
+    with pytest.raises(MissingError, match="not enough memory for a dense copy of an input: that much"):
+        model(strided)
+    with pytest.raises(MissingError, match="not enough memory for 'x': that much"):
+        model(Lazy())

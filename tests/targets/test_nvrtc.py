@@ -14,7 +14,7 @@ import pytest
 from fusec.emit.render import render
 from fusec.graph.graph import LayerGraph
 from fusec.pipeline import generate, plan, read
-from fusec.runtime.cuda import ResourceUsage, compile_cubin
+from fusec.runtime.cuda.nvrtc import ResourceUsage, compile_cubin
 from fusec.runtime.program import Source
 from fusec.targets.base import MappedKernel
 from fusec.targets.device import device_for_arch

@@ -1,0 +1,1 @@
+"""CUDA: building cubins, and running them on GPUs. Only these modules import CuPy, and only when one is called."""
