@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from fusec.cli import cli
 from fusec.graph.locate import shipped_graphs
 from fusec.graph.read_yaml import read_description
 
@@ -23,6 +27,21 @@ def test_the_description_can_be_read(tmp_path: Path) -> None:
     assert graph.outputs == ("pool",)
     assert graph.sizes(480, 640)["pool"] == (240, 320)
     assert str(graph.shapes["pool"]) == "16x?x?"
+
+
+def test_the_commands_work_on_the_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run as they stand, in a folder with the description under the name its first line says."""
+    [text] = blocks("yaml")
+    name = text.splitlines()[0].removeprefix("# ")
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FUSEC_CACHE", str(tmp_path / "cache"))
+    commands = [line.split()[1:] for block in blocks("sh") for line in block.splitlines() if line.startswith("fusec ")]
+    assert [words[:2] for words in commands] == [["plan", name], ["compile", name]]
+    for words in commands:
+        result = CliRunner().invoke(cli, words, prog_name="fusec")
+        assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "build" / "block" / "manifest.json").is_file()
 
 
 def test_the_python_is_python() -> None:

@@ -96,6 +96,8 @@ def read_tree(path: Path) -> tuple[Located, list[tuple[Mark, Problem]]]:
 
 def read_text(path: Path) -> str:
     """The text of a description file; InputError when it cannot be one."""
+    if path.suffix.lower() == ".onnx":
+        raise InputError("ONNX files cannot be read yet", str(path), "describe the network in YAML, see docs/networks.md")
     data = _bytes(path)
     try:
         text = data.decode("utf-8-sig")

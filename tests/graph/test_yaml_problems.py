@@ -248,6 +248,13 @@ def test_a_file_of_another_encoding(content: bytes, place: str, tmp_path: Path) 
     assert "UTF-8" in found[0].what
 
 
+def test_an_onnx_file_is_said_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"\x08\x08\x12\xff")
+    with pytest.raises(InputError, match=r"net\.onnx: ONNX files cannot be read yet \(describe the network in YAML"):
+        read_description(path)
+
+
 def test_a_hundred_megabytes(tmp_path: Path) -> None:
     path = tmp_path / "net.yaml"
     with path.open("wb") as file:
