@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fusec import pipeline
 from fusec.cli import options
 from fusec.cli.building import Built, build, device_in_words, finish
-from fusec.cli.networks import random_inputs, read_network, sizes_to_run
+from fusec.cli.networks import check_fit, random_inputs, read_network, sizes_to_run
 from fusec.cli.options import Shape4
 from fusec.cli.output import extents, facts, in_seconds, line, note, print_json, table
 from fusec.cli.progress import Progress
@@ -23,7 +23,7 @@ from fusec.cli.timing import Call, Clock, Timed, alternate, wall_clock
 from fusec.errors import AccuracyError
 from fusec.graph import reference
 from fusec.graph.graph import LayerGraph
-from fusec.plan.cost import Nominal
+from fusec.plan.cost import Nominal, nominal_for
 from fusec.runtime.cuda import gpu
 from fusec.runtime.model import Model
 from fusec.targets.device import Device
@@ -71,10 +71,11 @@ def command(network: str, batch: int | None, shape: Shape4 | None, target: str, 
     options.only_one(weights=weights, random_weights=random_weights)
     device = pipeline.choose_device(target)
     graph, seed = read_network(network, weights, random_weights)
+    sizes = sizes_to_run(graph, batch, shape, nominal_for(graph))
+    inputs = random_inputs(graph, sizes)
+    check_fit(graph, device, tuple(inputs.values()))
     with Progress() as progress:
         ways = _build(graph, device, progress)
-        sizes = sizes_to_run(graph, batch, shape, ways[FUSED].plan.nominal)
-        inputs = random_inputs(graph, sizes)
         progress.phase("checking results")
         results = {name: _tuple(built.model(*inputs.values())) for name, built in ways.items()}
         _check_equal(graph, results)

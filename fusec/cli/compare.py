@@ -17,7 +17,7 @@ from fusec.cli import options
 from fusec.cli.arrays import read_inputs
 from fusec.cli.building import device_in_words, finish
 from fusec.cli.layerwise import layerwise, tensor_of
-from fusec.cli.networks import random_inputs, read_network, sizes_to_run
+from fusec.cli.networks import check_fit, random_inputs, read_network, sizes_to_run
 from fusec.cli.options import Shape4
 from fusec.cli.output import extents, facts, line, plural, print_json, table
 from fusec.cli.progress import Progress
@@ -91,6 +91,7 @@ def command(network: str, given: tuple[Path, ...], batch: int | None, shape: Sha
     device = pipeline.choose_device(target)
     graph, seed = read_network(network, weights, random_weights)
     inputs = _inputs(graph, given, batch, shape)
+    check_fit(graph, device, tuple(inputs.values()))
     with Progress() as progress:
         progress.phase("planning")
         planned = pipeline.plan(graph, device, fuse)

@@ -5,7 +5,9 @@ In: NET, --weights, --random-weights, --batch, --shape. Out: a `LayerGraph` with
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,11 @@ from fusec.errors import InputError
 from fusec.graph.find_weights import SEED
 from fusec.graph.graph import LayerGraph
 from fusec.graph.shapes import Shape
+from fusec.graph.simplify import simplify
 from fusec.plan.cost import Nominal, nominal_for
+from fusec.program import make_program
+from fusec.runtime.model import check_inputs
+from fusec.targets.device import Device
 
 Floats = NDArray[np.float32]
 
@@ -37,6 +43,11 @@ def sizes_to_run(graph: LayerGraph, batch: int | None, shape: Shape4 | None, nom
     if shape is not None:
         return nominal_for(graph, shape)
     return nominal.at(batch or nominal.batch)
+
+
+def check_fit(graph: LayerGraph, device: Device, arrays: Sequence[NDArray[Any]]) -> None:
+    """InputError unless the network's model will take these arrays, one per input: said before anything is built."""
+    check_inputs(make_program(graph, simplify(graph), device, device.arch, ()), arrays)
 
 
 def random_inputs(graph: LayerGraph, sizes: Nominal) -> dict[str, Floats]:

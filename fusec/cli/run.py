@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fusec import debug, pipeline
 from fusec.cli import options
 from fusec.cli.arrays import check_result_file, read_inputs, write_results
 from fusec.cli.building import build
-from fusec.cli.networks import read_network
+from fusec.cli.networks import check_fit, read_network
 from fusec.cli.output import extents, facts, in_seconds, line, print_json
 from fusec.cli.progress import Progress
 from fusec.graph.locate import shipped_graphs
@@ -49,13 +50,12 @@ def command(network: str, inputs: tuple[Path, ...], output: Path | None, target:
     values with their positions: the classes.
     """
     options.only_one(weights=weights, random_weights=random_weights)
+    given = _Options(target, fuse, weights, random_weights)
     if output is not None:
         check_result_file(output)
     with Progress() as progress:
-        model, seed = _model(network, target, fuse, weights, random_weights, progress)
-        progress.phase("reading inputs")
-        channels = {rule.name: rule.channels for rule in model.program.tensors}
-        arrays = read_inputs(inputs, {port.name: channels[port.tensor] for port in model.program.inputs})
+        model, arrays, seed = _opened(network, inputs, progress) if _is_compiled(network, given) \
+            else _compiled(network, inputs, given, progress)
         progress.phase("running")
         began = time.perf_counter()
         made = model(*arrays.values())
@@ -71,19 +71,46 @@ def command(network: str, inputs: tuple[Path, ...], output: Path | None, target:
         _show(model, results, output, seconds)
 
 
-def _model(network: str, target: str | None, fuse: str | None, weights: Path | None, seed: int | None,
-           progress: Progress) -> tuple[Model, int | None]:
-    """The model of a compiled folder, or of a network compiled in memory; the seed where its weights are random."""
+@dataclass(frozen=True)
+class _Options:
+    """The options that only a network takes; None where they are left out."""
+
+    target: str | None
+    fuse: str | None
+    weights: Path | None
+    random_weights: int | None
+
+
+Ready = tuple[Model, Mapping[str, Array], int | None]  # the inputs by name; the seed where the weights are random
+
+
+def _is_compiled(network: str, given: _Options) -> bool:
+    """Whether a compiled folder is meant; usage error when it comes with options for networks."""
     folder = Path(network)
     if not (folder / MANIFEST).is_file() and (network in shipped_graphs() or not folder.is_dir()):
-        device = pipeline.choose_device(target or "auto")
-        graph, seed = read_network(network, weights, seed)
-        return build(graph, device, fuse or "auto", progress).model, seed
-    given = {"--target": target, "--fuse": fuse, "--weights": weights, "--random-weights": seed}
-    if wrong := [name for name, value in given.items() if value is not None]:
+        return False
+    if wrong := [f"--{name.replace('_', '-')}" for name, value in asdict(given).items() if value is not None]:
         raise click.UsageError(f"{folder} is compiled already: {', '.join(wrong)} can be given with a network only")
+    return True
+
+
+def _opened(network: str, files: tuple[Path, ...], progress: Progress) -> Ready:
     progress.phase("loading")
-    return load(folder, threads=debug.threads(), compiler=debug.compiler()), read_manifest(folder).get("random_weights")
+    model = load(network, threads=debug.threads(), compiler=debug.compiler())
+    progress.phase("reading inputs")
+    channels = {rule.name: rule.channels for rule in model.program.tensors}
+    arrays = read_inputs(files, {port.name: channels[port.tensor] for port in model.program.inputs})
+    return model, arrays, read_manifest(Path(network)).get("random_weights")
+
+
+def _compiled(network: str, files: tuple[Path, ...], given: _Options, progress: Progress) -> Ready:
+    """A network compiled in memory, once its inputs are read and known to fit."""
+    device = pipeline.choose_device(given.target or "auto")
+    progress.phase("reading")
+    graph, seed = read_network(network, given.weights, given.random_weights)
+    arrays = read_inputs(files, {node.name: graph.shapes[node.name].channels for node in graph.inputs})
+    check_fit(graph, device, tuple(arrays.values()))
+    return build(graph, device, given.fuse or "auto", progress).model, arrays, seed
 
 
 def _vectors(array: Array) -> Array | None:

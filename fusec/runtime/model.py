@@ -44,7 +44,7 @@ class Model:
         self.binaries = dict(binaries)
         self.weights = dict(weights)
         self._store = store  # when its folder is a temporary one, the binaries stay as long as it does
-        self._channels = {rule.name: rule.channels for rule in program.tensors}
+        self._channels = _channels(program)
         self._made = {launch.output for launch in program.launches}
         self._runners: OrderedDict[Sizes, Runner] = OrderedDict()  # the one used last is at the end
         self._guard = threading.Lock()
@@ -79,7 +79,7 @@ class Model:
         engine = self.engine
         with engine.scope(values):
             given = [engine.accept(value, port.name) for value, port in zip(values, self.program.inputs, strict=True)]
-            self._check(given)
+            _check(self.program, self._channels, given)
             runner = self._runner(given[0].shape[0], tuple([array.shape[2:] for array in given]))
             ready = [engine.dense(array) for array in given]
             results = self._results(runner.workload, ready, out)
@@ -135,24 +135,6 @@ class Model:
             raise InputError(problems)
         return [values[name] for name in names]
 
-    def _check(self, arrays: Sequence[Any]) -> None:
-        """Types, axes, channels and the common batch; heights and widths are checked when the call is worked out."""
-        problems = []
-        for array, port in zip(arrays, self.program.inputs, strict=True):
-            if array.dtype != self.program.dtype:
-                problems.append(Problem(f"'{port.name}' is {array.dtype}, but the model computes in {self.program.dtype}",
-                                        hint=f"pass .astype('{self.program.dtype}') of it, scaled as in training"))
-            if array.ndim != 4:
-                hint = "pass x[None] for a single image" if array.ndim == 3 else ""
-                problems.append(Problem(f"'{port.name}' has {array.ndim} axes instead of 4 ({AXES})", hint=hint))
-            elif array.shape[1] != (channels := self._channels[port.tensor]):
-                hint = "channels come first: pass x.transpose(0, 3, 1, 2)" if array.shape[3] == channels else ""
-                problems.append(Problem(f"'{port.name}' has {array.shape[1]} channels instead of {channels}", hint=hint))
-        if not problems and len({array.shape[0] for array in arrays}) > 1:
-            problems.append(Problem(f"the inputs have different batches: {', '.join(str(array.shape[0]) for array in arrays)}"))
-        if problems:
-            raise InputError(problems)
-
     def _results(self, workload: Workload, inputs: Sequence[Any], out: Any) -> Sequence[Any]:
         """Arrays for the results: the caller's `out`, checked, or new ones."""
         ports = self.program.outputs
@@ -191,6 +173,35 @@ class Model:
         runner(arrays)
         for result, name in copies:
             result[...] = arrays[name].reshape(result.shape)
+
+
+def check_inputs(program: Program, arrays: Sequence[Any]) -> None:
+    """InputError unless a call with these arrays fits the network: the checks of a call, for programs without launches too."""
+    _check(program, _channels(program), arrays)
+    arrange(program, arrays[0].shape[0], tuple([array.shape[2:] for array in arrays]))
+
+
+def _channels(program: Program) -> Mapping[str, int]:
+    return {rule.name: rule.channels for rule in program.tensors}
+
+
+def _check(program: Program, channels_of: Mapping[str, int], arrays: Sequence[Any]) -> None:
+    """Types, axes, channels and the common batch; heights and widths are checked when the call is worked out."""
+    problems = []
+    for array, port in zip(arrays, program.inputs, strict=True):
+        if array.dtype != program.dtype:
+            problems.append(Problem(f"'{port.name}' is {array.dtype}, but the model computes in {program.dtype}",
+                                    hint=f"pass .astype('{program.dtype}') of it, scaled as in training"))
+        if array.ndim != 4:
+            hint = "pass x[None] for a single image" if array.ndim == 3 else ""
+            problems.append(Problem(f"'{port.name}' has {array.ndim} axes instead of 4 ({AXES})", hint=hint))
+        elif array.shape[1] != (channels := channels_of[port.tensor]):
+            hint = "channels come first: pass x.transpose(0, 3, 1, 2)" if array.shape[3] == channels else ""
+            problems.append(Problem(f"'{port.name}' has {array.shape[1]} channels instead of {channels}", hint=hint))
+    if not problems and len({array.shape[0] for array in arrays}) > 1:
+        problems.append(Problem(f"the inputs have different batches: {', '.join(str(array.shape[0]) for array in arrays)}"))
+    if problems:
+        raise InputError(problems)
 
 
 def describe_shape(program: Program, port: Port) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fusec
+from fusec import pipeline
 from tests.cli.harness import NO_WEIGHTS, OPEN, SMALL, TWO, invoke, invoke_json, write
 
 CPU = ("--target", "cpu")
@@ -110,6 +111,20 @@ def test_inputs_that_do_not_fit(plain: str, tmp_path: Path, make: Any, said: str
     result = invoke("run", plain, *make(tmp_path), *CPU, "-o", tmp_path / "y.npy", code=3)
     assert said in result.stderr
     assert not (tmp_path / "y.npy").exists()
+
+
+@pytest.mark.parametrize(("command", "said"), [
+    (lambda d: ["run", d / "net.yaml", saved(d / "x.npy", numbers(1, 3, 4, 4))], "has 3 channels instead of 2"),
+    (lambda d: ["run", d / "net.yaml", saved(d / "x.npy", numbers(1, 2, 1, 1))], "does not fit"),
+    (lambda d: ["run", d / "net.yaml", d / "none.npy"], "no such file"),
+    (lambda d: ["bench", d / "net.yaml", "--shape", "1x3x4x4"], "has channels 2, not 3"),
+    (lambda d: ["bench", d / "net.yaml", "--shape", "1x2x1x1"], "too small"),
+    (lambda d: ["compare", d / "net.yaml", "--input", saved(d / "x.npy", numbers(1, 3, 4, 4))], "3 channels instead of 2"),
+])
+def test_what_does_not_fit_is_said_before_anything_is_built(plain: str, tmp_path: Path, environment: pytest.MonkeyPatch,
+                                                            command: Any, said: str) -> None:
+    environment.setattr(pipeline, "plan", lambda *words, **named: pytest.fail("it was planned"))
+    assert said in invoke(*command(tmp_path), *CPU, code=3).stderr
 
 
 @pytest.mark.parametrize(("files", "said"), [
