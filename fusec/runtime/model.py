@@ -45,7 +45,6 @@ class Model:
         self.weights = dict(weights)
         self._store = store  # when its folder is a temporary one, the binaries stay as long as it does
         self._channels = _channels(program)
-        self._made = {launch.output for launch in program.launches}
         self._runners: OrderedDict[Sizes, Runner] = OrderedDict()  # the one used last is at the end
         self._guard = threading.Lock()
 

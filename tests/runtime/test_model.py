@@ -322,7 +322,7 @@ def test_sizes_beyond_32_bits_are_refused_before_anything_is_allocated() -> None
 
 def test_threads_default_to_what_the_process_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 <= cpu_engine.usable_threads() <= (os.cpu_count() or 1)
-    monkeypatch.setattr(cpu_engine.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     for text, expected in (("max 100000", 8), ("250000 100000", 2), ("20000 100000", 1), ("9900000 100000", 8), ("junk", 8)):
         (tmp_path / "cpu.max").write_text(text)
         monkeypatch.setattr(cpu_engine, "QUOTAS", ((str(tmp_path / "cpu.max"),), (str(tmp_path / "none"),) * 2))
