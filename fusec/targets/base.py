@@ -122,7 +122,7 @@ class Packer:
         """Reserve `size` elements filled by `array()`; returns the first one's offset."""
         offset = self._end
         if offset + size > MOST_PARAMETERS:
-            raise Infeasible(f"a kernel's weights take more than {MOST_PARAMETERS} values, which its 32-bit offsets cannot reach")
+            raise Infeasible(f"a kernel's weights take more than {MOST_PARAMETERS} values: too many for its 32-bit offsets")
         self._packs.append(Pack(offset, size, array))
         self._end = -(-(offset + size) // self._align) * self._align
         return offset
