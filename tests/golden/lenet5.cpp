@@ -38,14 +38,19 @@ INLINE float from_bits(uint32_t bits) {
   return v;
 }
 
-// a * b + sum, rounded once where the CPU can. Compilers fuse the vector form by themselves. For floats it has to be said: a loop
-// that sums float products may be made into vector products and single sums, which round twice, and which loop is depends on its
-// surroundings.
+// a * b + sum, rounded once where the CPU can. GCC fuses the vector form by itself, everywhere; Clang does so or not by what is
+// around it, unless told, which versions before 17 cannot be without losing speed. For floats it has to be said in both: a loop
+// that sums float products may be made into vector products and single sums, which round twice.
 template <class A, class V>
 INLINE V multiply_add(A a, V b, V sum) {
+#if defined(__clang__) && defined(__has_builtin)
+#if __has_builtin(__builtin_elementwise_fma) && (defined(__FMA__) || defined(__ARM_FEATURE_FMA))
+  return __builtin_elementwise_fma(a - V{}, b, sum);
+#endif
+#endif
   return sum + a * b;
 }
-#if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 INLINE float multiply_add(float a, float b, float sum) { return __builtin_fmaf(a, b, sum); }
 #endif
 
@@ -577,7 +582,7 @@ struct Stage7 {
   }
 };
 
-extern "C" __attribute__((visibility("default"))) void k_d1b0337c43d5(
+extern "C" __attribute__((visibility("default"))) void k_40f1cf8a19de(
     [[maybe_unused]] const float* const* inputs, float* out, [[maybe_unused]] const float* params, const int* sizes,
     long long tile, [[maybe_unused]] float* scratch) {
   const int batch = sizes[0], tiles_y = sizes[1], tiles_x = sizes[2];
