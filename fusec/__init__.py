@@ -73,7 +73,7 @@ def load(directory: str | PathLike[str]) -> Model:
     fusec.errors.InputError
         The folder is no model, or damaged.
     fusec.errors.MissingError
-        What it was built for is not here.
+        It was built for another CPU, and there is no compiler here. A GPU is looked for at the first call, not here.
     """
     from fusec.runtime.artefact import load as load_artefact
 
