@@ -48,11 +48,11 @@ def whole_chain(graph: LayerGraph) -> Chain:
 
 
 def schedule_of(graph: LayerGraph, height: int, width: int, *, channels: int | None = None, images: int = 1,
-                staged: Iterable[str] = ("x",), device: Device = DEVICES["h200"]) -> Schedule:
+                staged: Iterable[str] = ("x",), device: Device = DEVICES["h200"], step: int | None = None) -> Schedule:
     """All layers of `graph` in one chain, for tiles of `height` x `width` and all channels unless told otherwise."""
     chain = whole_chain(graph)
     tile = Tile(images, channels or chain.shapes[chain.output].channels, height, width)
-    return construct(chain, tile, device, tuple(staged))
+    return construct(chain, tile, device, tuple(staged), step)
 
 
 def image_of(graph: LayerGraph, height: int, width: int, batch: int = 1, low: int = -3, high: int = 3) -> NDArray[np.float32]:

@@ -6,13 +6,15 @@ device's layout, channel tiles wherever they are possible.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import reject
 from hypothesis import strategies as st
 
 from fusec.errors import Infeasible
 from fusec.graph.graph import LayerGraph
 from fusec.graph.layers import Axis
-from fusec.plan.construct import construct
+from fusec.plan.construct import check_walk, construct
 from fusec.plan.footprint import granularity, pyramid
 from fusec.schedule.ir import Chain, Schedule, Tile
 from fusec.targets.device import DEVICES, Device, generic_host
@@ -95,9 +97,27 @@ def tiles(draw: st.DrawFn, chain: Chain) -> Tile:
 
 @st.composite
 def schedules(draw: st.DrawFn, chain: Chain, devices: tuple[Device, ...] = PLANNED_DEVICES) -> Schedule:
-    """A schedule of `chain` for one of `devices`; rejects chains no tile can compute."""
+    """A schedule of `chain` for one of `devices`, either policy along y; rejects chains no tile can compute."""
     tile = draw(tiles(chain), label="tile")
-    boxes = pyramid(chain, tile)
+    step = draw(steps(chain, tile), label="step")
+    if step is not None and draw(st.booleans(), label="longer strip"):
+        tile = replace(tile, height=tile.height * draw(st.integers(2, 4)))
+    boxes = pyramid(chain, tile if step is None else replace(tile, height=step))
     small = [t for t in chain.inputs if boxes.tensors[t].y.extent is not None and boxes.tensors[t].x.extent is not None]
     staged = [t for t in small if draw(st.booleans(), label=f"stage {t}")]
-    return construct(chain, tile, draw(st.sampled_from(devices), label="device"), staged)
+    return construct(chain, tile, draw(st.sampled_from(devices), label="device"), staged, step)
+
+
+def steps(chain: Chain, tile: Tile) -> st.SearchStrategy[int | None]:
+    """Rows of a step in which the tile can be walked down, or None: overlap recomputed."""
+    grain = granularity(chain, Axis.Y)
+    return st.sampled_from([None, *(s for s in range(grain, tile.height + 1, grain)
+                                    if tile.height % s == 0 and walkable(chain, tile, s))])
+
+
+def walkable(chain: Chain, tile: Tile, step: int) -> bool:
+    try:
+        check_walk(chain, pyramid(chain, replace(tile, height=step)), tile, step)
+    except Infeasible:
+        return False
+    return True

@@ -34,6 +34,7 @@ def render(kernel: MappedKernel) -> Source:
         "staging": kernel.staging,
         "signature": _signature(kernel), "inputs": [(name, i) for i, name in enumerate(kernel.inputs)],
         "sizes": [(name, 3 + i) for i, name in enumerate(_size_names(kernel))],
+        "step": kernel.schedule.step, "indent": "" if kernel.schedule.step is None else "  ", "rows": _output_rows(kernel),
         "tile_images": tile.images, "tile_channels": tile.channels, "tile_height": tile.height, "tile_width": tile.width,
         "tiles_c": kernel.tiles_c, "buffers": kernel.buffers,
     }
@@ -41,6 +42,11 @@ def render(kernel: MappedKernel) -> Source:
     digest = hashlib.sha256(body.render(entry="k", **values).encode()).hexdigest()
     entry = f"k_{digest[:12]}"
     return Source(entry, body.render(entry=entry, **values), language)
+
+
+def _output_rows(kernel: MappedKernel) -> str:
+    """The variable that holds the height of the output's image."""
+    return next(b.height for b in kernel.buffers if b.pointer == "out")
 
 
 def _printed(struct: Struct) -> dict[str, object]:

@@ -9,7 +9,7 @@ extent(T) = extent(g) + scale * (T - g) for all tile extents T that are multiple
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from fusec.errors import Infeasible
 from fusec.graph import layers as L
 from fusec.plan.counting import Ints, covered
-from fusec.plan.footprint import Pyramid, granularity, pyramid
+from fusec.plan.footprint import Pyramid, granularity, line_buffers, pyramid
 from fusec.schedule.ir import Affine, Chain, Schedule, Tile
 
 Size = tuple[int, int, int]  # channels, height, width
@@ -31,7 +31,7 @@ class Boxes:
     Attributes
     ----------
     extent
-        (3, T, N) channels, rows and columns of each box, borders ignored.
+        (3, T, N) channels, rows and columns of each box, borders ignored; of a strip, the boxes of one step.
     covered
         (3, T, N) positions inside the image along each axis, summed over all tiles along that axis.
     grid
@@ -42,6 +42,14 @@ class Boxes:
         (3, T) extents of the tensors.
     batch
         Images in all.
+    steps
+        (N,) steps of a tile; 1 where overlap along y is recomputed.
+    steps_y
+        (N,) steps of all tiles along y together; those below the image are not taken.
+    fresh
+        (T, N) rows of each box that are made, or read, in every step but the first.
+    folded
+        The tensors with rows that the next step needs again.
     """
 
     index: Mapping[str, int]
@@ -51,6 +59,10 @@ class Boxes:
     images: Ints
     size: Ints
     batch: int
+    steps: Ints
+    steps_y: Ints
+    fresh: Ints
+    folded: frozenset[str] = frozenset()
 
     @property
     def tiles(self) -> Ints:
@@ -70,10 +82,12 @@ def boxes_of(schedule: Schedule, sizes: Mapping[str, tuple[int, int]], batch: in
     full = tensor_sizes(chain, sizes)
     names = (*chain.inputs, *chain.names)
     extents = (tile.channels, tile.height, tile.width)
-    tables = [_Table.of([getattr(boxes[t], a) for t in names], [full[t][i] for t in names], [extents[i]], full[chain.output][i])
-              for i, a in enumerate(AXES)]
+    steps = (None, None if schedule.step is None else [schedule.step], None)
+    tables = [_Table.of([getattr(boxes[t], a) for t in names], [full[t][i] for t in names], [extents[i]], full[chain.output][i],
+                        steps=steps[i]) for i, a in enumerate(AXES)]
     zero = np.zeros(1, dtype=np.int64)
-    return _join(names, tables, [zero] * 3, zero + tile.images, full, batch)
+    folded = frozenset(b.tensor for b in schedule.buffers if b.fold is not None)
+    return _join(names, tables, [zero] * 3, zero + tile.images, full, batch, folded)
 
 
 def tensor_sizes(chain: Chain, sizes: Mapping[str, tuple[int, int]]) -> dict[str, Size]:
@@ -83,17 +97,25 @@ def tensor_sizes(chain: Chain, sizes: Mapping[str, tuple[int, int]]) -> dict[str
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """One axis: arrays (T, candidates) and the number of tiles for each candidate."""
+    """One axis: arrays (T, candidates); for each candidate the numbers of tiles, of steps of a tile and of steps in all."""
 
     extent: Ints
     covered: Ints
+    fresh: Ints
     tiles: Ints
+    steps: Ints
+    steps_all: Ints
 
     @staticmethod
-    def of(parts: Sequence[Affine], sizes: Sequence[int], tiles: Sequence[int], size: int, base: int | None = None) -> _Table:
-        """From footprints computed for a tile extent of `base` (or for the one extent given), for all extents `tiles`."""
-        extents = np.array(tiles, dtype=np.int64)
-        count = -(-size // extents)
+    def of(parts: Sequence[Affine], sizes: Sequence[int], tiles: Sequence[int], size: int, base: int | None = None,
+           steps: Sequence[int] | None = None) -> _Table:
+        """For all tile extents `tiles`, each with its step of `steps` where tiles are strips.
+
+        The footprints are those of a tile (or step) of `base` positions, or of the only one given.
+        """
+        strips = np.array(tiles, dtype=np.int64)
+        extents = strips if steps is None else np.array(steps, dtype=np.int64)
+        count = -(-size // strips)
         numerator = np.array([p.scale.numerator for p in parts], dtype=np.int64)[:, None]
         denominator = np.array([p.scale.denominator for p in parts], dtype=np.int64)[:, None]
         offset = np.array([p.offset for p in parts], dtype=np.int64)[:, None]
@@ -101,20 +123,26 @@ class _Table:
         known = np.array([s if p.extent is None else p.extent for p, s in zip(parts, sizes, strict=True)])[:, None]
         grown = np.zeros_like(extents) if base is None else extents - base
         extent = known + numerator * grown // denominator
-        return _Table(extent, covered(numerator * extents // denominator, offset, extent, full, count), count)
+        moved = numerator * extents // denominator
+        fresh = extent if steps is None else np.minimum(extent, moved)
+        kept = extent - fresh  # made in a strip's first step alone
+        steps_all = -(-size // extents)
+        inside = covered(moved, offset + kept, fresh, full, steps_all) \
+            + covered(numerator * strips // denominator, offset, kept, full, count)
+        return _Table(extent, inside, fresh, count, strips // extents, steps_all)
 
     def __or__(self, other: _Table) -> _Table:
-        return _Table(np.hstack([self.extent, other.extent]), np.hstack([self.covered, other.covered]),
-                      np.hstack([self.tiles, other.tiles]))
+        return _Table(*(np.hstack([getattr(self, f.name), getattr(other, f.name)]) for f in fields(_Table)))
 
 
 def _join(names: Sequence[str], tables: Sequence[_Table], picks: Sequence[Ints], images: Ints, full: Mapping[str, Size],
-          batch: int) -> Boxes:
+          batch: int, folded: frozenset[str]) -> Boxes:
     return Boxes({t: i for i, t in enumerate(names)},
                  np.stack([t.extent[:, p] for t, p in zip(tables, picks, strict=True)]),
                  np.stack([t.covered[:, p] for t, p in zip(tables, picks, strict=True)]),
                  np.stack([t.tiles[p] for t, p in zip(tables, picks, strict=True)]),
-                 images, np.array([full[t] for t in names], dtype=np.int64).T, batch)
+                 images, np.array([full[t] for t in names], dtype=np.int64).T, batch, tables[1].steps[picks[1]],
+                 tables[1].steps_all[picks[1]], tables[1].fresh[:, picks[1]], folded)
 
 
 class Family:
@@ -177,10 +205,30 @@ class Family:
             return self._split is not None
         return self._moving is not None and extent % self.granularity[axis] == 0
 
-    def boxes(self, extents: Sequence[Sequence[int]], picks: Sequence[Ints], images: Ints, batch: int) -> Boxes:
-        """Boxes of N tiles: `extents` lists tile extents per axis, ascending; `picks`, three of (N,), which each tile has."""
-        tables = [self._table(axis, extents[axis]) for axis in range(3)]
-        return _join(self.names, tables, picks, images, self.full, batch)
+    @cached_property
+    def folded(self) -> frozenset[str]:
+        """The tensors of which each step of a strip needs rows of the step before; none where strips cannot be walked down.
+
+        A box has as many rows more than it moves by, however long the step.
+        """
+        if self._moving is None or any(box.y.scale == 0 for box in self._moving.tensors.values()):
+            return frozenset()
+        return line_buffers(self._moving, self.granularity[1])
+
+    def boxes(self, extents: Sequence[Sequence[int]], picks: Sequence[Ints], images: Ints, batch: int,
+              steps: Sequence[int] | None = None) -> Boxes:
+        """Boxes of N tiles: `extents` lists tile extents per axis, ascending; `picks`, three of (N,), which each tile has.
+
+        With `steps`, as many as there are extents along y, tiles are strips; they need not ascend.
+        """
+        tables = [self._table(0, extents[0]), self._table(1, extents[1]) if steps is None else self._strips(extents[1], steps),
+                  self._table(2, extents[2])]
+        return _join(self.names, tables, picks, images, self.full, batch, frozenset() if steps is None else self.folded)
+
+    def _strips(self, heights: Sequence[int], steps: Sequence[int]) -> _Table:
+        assert self._moving is not None
+        parts, sizes = [self._moving.tensors[t].y for t in self.names], [self.full[t][1] for t in self.names]
+        return _Table.of(parts, sizes, heights, self.size[1], self.granularity[1], steps)
 
     def _table(self, axis: int, extents: Sequence[int]) -> _Table:
         """`extents` ascending: those that move, then at most one that covers a pinned axis."""

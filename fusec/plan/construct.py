@@ -15,35 +15,40 @@ import numpy as np
 from fusec.errors import Infeasible
 from fusec.graph import layers as L
 from fusec.graph.graph import Node
-from fusec.plan.footprint import Pyramid, pyramid
+from fusec.plan.footprint import Pyramid, line_buffers, pyramid
 from fusec.plan.merge import merged_pools
 from fusec.plan.placement import lives, offsets
-from fusec.schedule.ir import Buffer, Chain, Footprint, Layout, Read, Schedule, Space, Stage, Tile
+from fusec.schedule.ir import Buffer, Chain, Footprint, Layout, Overlap, Read, Schedule, Space, Stage, Tile
 from fusec.targets.device import Device
 
 
-def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str]) -> Schedule:
-    """The schedule that computes `tile` with every stage in time and overlap recomputed.
+def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str], step: int | None = None) -> Schedule:
+    """The schedule that computes `tile` with every stage in time.
 
     Parameters
     ----------
     staged
         The chain inputs copied into scratch by a load stage; the others are read from device memory directly.
+    step
+        Rows a block walks down the tile at a time, reusing overlap along y. Overlap is recomputed when left out.
 
     Raises
     ------
     Infeasible
-        The pyramid's reasons, channels that the tile's do not divide, or a staged input of which a tile needs a whole image
-        of open size.
+        The pyramid's reasons, channels that the tile's do not divide, a staged input of which a tile needs a whole image of
+        open size, or a tile that cannot be walked down in such steps.
     """
     channels = chain.shapes[chain.output].channels
     if channels % tile.channels:
         raise Infeasible(f"a tile of {tile.channels} channels does not divide the {channels} of '{chain.output}'")
-    boxes = pyramid(chain, tile)
+    boxes = pyramid(chain, tile if step is None else replace(tile, height=step))
+    if step is not None:
+        check_walk(chain, boxes, tile, step)
     for tensor in staged:
         if boxes.tensors[tensor].y.extent is None or boxes.tensors[tensor].x.extent is None:
             raise Infeasible(f"'{tensor}' is read as a whole image of open size, which has no place in scratch")
-    buffers = _buffers(chain, boxes, tile.images, device, staged)
+    folded = frozenset() if step is None else line_buffers(boxes, step)
+    buffers = _buffers(chain, boxes, tile.images, device, staged, folded)
     outside = {t: _global(chain, t, boxes.tensors[t], tile.images, device) for t in (*chain.inputs, chain.output)}
     stages: list[Stage] = []
     loaded: set[str] = set()
@@ -55,7 +60,21 @@ def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str])
                 stages.append(Stage(f"load {tensor}", None, (whole,), buffers[tensor]))
         reads = tuple(_read(node, i, buffers.get(t) or outside[t], boxes) for i, t in enumerate(node.inputs))
         stages.append(Stage(node.name, node, reads, outside[node.name] if node.name == chain.output else buffers[node.name]))
-    return Schedule(chain, tile, tuple(stages))
+    return Schedule(chain, tile, tuple(stages), _overlap(boxes.tensors[chain.output], step), step=step)
+
+
+def check_walk(chain: Chain, boxes: Pyramid, tile: Tile, step: int) -> None:
+    """Infeasible where blocks cannot walk down `tile` in steps of `step` rows with these boxes."""
+    if tile.height % step:
+        raise Infeasible(f"steps of {step} rows do not divide a strip of {tile.height}")
+    still = next((t for t, box in boxes.tensors.items() if box.y.scale == 0), None)
+    if still is not None:
+        raise Infeasible(f"'{still}' is needed as a whole by every step: there is nothing to walk down in chain {chain}")
+
+
+def _overlap(output: Footprint, step: int | None) -> dict[L.Axis, Overlap]:
+    reused = {L.Axis.Y: step is not None, L.Axis.X: step is not None and output.x.scale == 0}
+    return {axis: Overlap.REUSE if r else Overlap.RECOMPUTE for axis, r in reused.items()}
 
 
 def _read(node: Node, position: int, buffer: Buffer, boxes: Pyramid) -> Read:
@@ -70,11 +89,13 @@ def _global(chain: Chain, tensor: str, box: Footprint, images: int, device: Devi
     return Buffer(f"{tensor}@global", tensor, Space.GLOBAL, Layout.NCHW if public else device.layout, images, box)
 
 
-def _buffers(chain: Chain, boxes: Pyramid, images: int, device: Device, staged: Collection[str]) -> dict[str, Buffer]:
+def _buffers(chain: Chain, boxes: Pyramid, images: int, device: Device, staged: Collection[str],
+             folded: Collection[str]) -> dict[str, Buffer]:
     """The buffers of the staged inputs and of all tensors made on the way, in registers or at their place in scratch."""
     registers = {t: _buffer(chain, t, boxes.tensors[t], images, device, Space.REGISTER) for t in merged_pools(chain)}
-    kept = lives(chain, staged)
+    kept = lives(chain, staged, folded)
     scratch = [_buffer(chain, life.tensor, boxes.tensors[life.tensor], images, device, Space.SCRATCH) for life in kept]
+    scratch = [replace(b, fold=L.Axis.Y) if b.tensor in folded else b for b in scratch]
     places = offsets(kept, [np.array([b.size], dtype=np.int64) for b in scratch])
     return registers | {b.tensor: replace(b, offset=int(place[0])) for b, place in zip(scratch, places, strict=True)}
 

@@ -17,7 +17,7 @@ from fusec.errors import InputError
 from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph, Node
 from fusec.plan.boxes import boxes_of, tensor_sizes
-from fusec.plan.counting import BYTES, inputs_per_output, taps, weight_bytes
+from fusec.plan.counting import BYTES, Ints, inputs_per_output, taps, weight_bytes
 from fusec.plan.timing import time_of, weight_traffic
 from fusec.schedule.ir import Affine, Schedule, Stage
 from fusec.targets.device import Device
@@ -204,27 +204,34 @@ def _multiply_adds(schedule: Schedule, node: Node, sizes: Mapping[str, tuple[int
     if not inputs:
         return 0
     stage = next(s for s in schedule.stages if s.node is node)
-    spans = _spans(schedule, stage, sizes)
-    if first:
-        spans = [(start[:1], end[:1]) for start, end in spans]
-    (c_start, c_end), *rest = spans
+    (c_start, c_end), *rest = _spans(schedule, stage, sizes, first)
     images = min(schedule.tile.images, batch) if first else batch
     counts = [taps(node.layer, a, *span) for a, span in zip(L.Axis, rest, strict=True)]
     return images * inputs * int((c_end - c_start).sum()) * math.prod(counts)
 
 
-Span = tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int], np.dtype[np.int64]]]
+Span = tuple[Ints, Ints]
 
 
-def _spans(schedule: Schedule, stage: Stage, sizes: Mapping[str, tuple[int, int]]) -> list[Span]:
-    """(start, end) of the clipped box of a stage for each tile along channels, rows and columns."""
+def _spans(schedule: Schedule, stage: Stage, sizes: Mapping[str, tuple[int, int]], first: bool = False) -> list[Span]:
+    """(start, end) of what a stage makes for each tile, or for the first one, along channels, rows and columns.
+
+    Along y these are the rows of each step: all of the box in a tile's first, the fresh ones in the others.
+    """
     chain, tile, box, tensor = schedule.chain, schedule.tile, stage.footprint, stage.writes.tensor
-    full = tensor_sizes(chain, sizes)
-    return [_span(part, extent, out, size) for part, extent, out, size in
-            zip((box.c, box.y, box.x), (tile.channels, tile.height, tile.width), full[chain.output], full[tensor], strict=True)]
+    out, size = (tensor_sizes(chain, sizes)[t] for t in (chain.output, tensor))
+    extents = (tile.channels, tile.height, tile.width)
+    ends = [min(e, o) if first else o for e, o in zip(extents, out, strict=True)]
+    (c0, c1), (y0, y1), (x0, x1) = (_boxes(part, np.arange(0, end, step, dtype=np.int64), n) for part, end, step, n in
+                                    zip((box.c, box.y, box.x), ends, (tile.channels, schedule.rows, tile.width), size,
+                                        strict=True))
+    later = np.arange(0, ends[1], schedule.rows) % tile.height != 0
+    y0 = np.where(later, y1 - schedule.fresh(stage), y0)
+    return [(np.clip(start, 0, n), np.clip(end, 0, n))
+            for start, end, n in zip((c0, y0, x0), (c1, y1, x1), size, strict=True)]
 
 
-def _span(part: Affine, tile: int, out: int, size: int) -> Span:
-    origins = np.arange(0, out, tile, dtype=np.int64)
+def _boxes(part: Affine, origins: Ints, size: int) -> Span:
+    """(start, end) of one axis of a footprint at each origin, borders ignored."""
     start = origins * part.scale.numerator // part.scale.denominator + part.offset
-    return np.clip(start, 0, size), np.clip(start + (size if part.extent is None else part.extent), 0, size)
+    return start, start + (size if part.extent is None else part.extent)

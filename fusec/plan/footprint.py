@@ -52,6 +52,11 @@ def pyramid(chain: Chain, tile: Tile) -> Pyramid:
     return Pyramid(tensors, reads)
 
 
+def line_buffers(boxes: Pyramid, step: int) -> frozenset[str]:
+    """The tensors of which a tile needs rows that the one `step` rows above it needs too."""
+    return frozenset(t for t, box in boxes.tensors.items() if box.y.extent is not None and box.y.extent > box.y.scale * step)
+
+
 def tile_footprint(tile: Tile, shape: Shape) -> Footprint:
     """The tile itself as a footprint; an axis covered by one tile does not move (scale 0)."""
 

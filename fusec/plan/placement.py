@@ -1,9 +1,9 @@
 """Places in scratch: which tensors of a chain have one, for how long, and where it is.
 
-In: a chain and its staged inputs; sizes, for one tile or for many at once. Out: lives, counted in steps, and offsets in
-elements. A step is what runs between two barriers: a stage, or a convolution and the pool that takes its output from registers.
-What the convolution reads is still read while the pool writes, so both live through the whole step. `construct` and `scratch`
-share this, the verifier works it out again.
+In: a chain and its staged inputs; sizes, for one tile or for many at once. Out: lives, counted in phases, and offsets in
+elements. A phase is what runs between two barriers: a stage, or a convolution and the pool that takes its output from
+registers. What the convolution reads is still read while the pool writes, so both live through the whole phase. A line buffer
+lives from first to last. `construct` and `scratch` share this, the verifier works it out again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NOWHERE = np.iinfo(np.int64).max  # higher than any place
 
 @dataclass(frozen=True)
 class Life:
-    """A tensor in scratch, with the step that makes it and the last one that reads it."""
+    """A tensor in scratch, with the phase that makes it and the last one that reads it."""
 
     tensor: str
     first: int
@@ -33,8 +33,8 @@ class Life:
         return self.first <= other.last and other.first <= self.last
 
 
-def steps(chain: Chain, staged: Collection[str]) -> list[tuple[str, ...]]:
-    """The tensors made in each step, staged inputs just before their first reader."""
+def phases(chain: Chain, staged: Collection[str]) -> list[tuple[str, ...]]:
+    """The tensors made in each phase, staged inputs just before their first reader."""
     kept = merged_pools(chain)
     found: list[tuple[str, ...]] = []
     loaded: set[str] = set()
@@ -50,12 +50,14 @@ def steps(chain: Chain, staged: Collection[str]) -> list[tuple[str, ...]]:
     return found
 
 
-def lives(chain: Chain, staged: Collection[str]) -> list[Life]:
-    """Every tensor that has a place in scratch, in the order they are made."""
-    made = {tensor: i for i, step in enumerate(steps(chain, staged)) for tensor in step}
+def lives(chain: Chain, staged: Collection[str], folded: Collection[str] = ()) -> list[Life]:
+    """Every tensor that has a place in scratch, in the order they are made; `folded` ones keep theirs all the time."""
+    order = phases(chain, staged)
+    made = {tensor: i for i, phase in enumerate(order) for tensor in phase}
     last = {t: made[n.name] for n in chain.nodes for t in n.inputs}  # nodes are in order: the last reader wins
     kept = merged_pools(chain)
-    return [Life(t, i, last[t]) for t, i in made.items() if t != chain.output and t not in kept]
+    return [Life(t, 0, len(order) - 1) if t in folded else Life(t, i, last[t])
+            for t, i in made.items() if t != chain.output and t not in kept]
 
 
 def offsets(lives: Sequence[Life], sizes: Sequence[Ints]) -> list[Ints]:

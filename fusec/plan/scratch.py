@@ -13,23 +13,23 @@ import numpy as np
 from fusec.plan.boxes import Boxes
 from fusec.plan.construct import channel_pitch
 from fusec.plan.counting import Ints
-from fusec.plan.placement import lives, offsets, steps
+from fusec.plan.placement import lives, offsets, phases
 from fusec.schedule.ir import Chain, Layout
 from fusec.targets.device import Device
 
 
 def scratch_elements(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device) -> Ints:
     """(N,) elements of scratch one block needs."""
-    kept = lives(chain, staged)
+    kept = lives(chain, staged, boxes.folded)
     sizes = [_size(boxes, life.tensor, device) for life in kept]
     ends = [o + s for o, s in zip(offsets(kept, sizes), sizes, strict=True)]
     return np.max(np.stack(ends), axis=0) if ends else np.zeros(len(boxes.images), dtype=np.int64)
 
 
-def peak_stage(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device) -> str:
-    """The stage at which most scratch is alive, for the first of the tiles."""
-    sizes = [(life, int(_size(boxes, life.tensor, device)[0])) for life in lives(chain, staged)]
-    made = steps(chain, staged)
+def peak_stage(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device, tile: int = 0) -> str:
+    """The stage at which most scratch is alive, for number `tile` of the tiles."""
+    sizes = [(life, int(_size(boxes, life.tensor, device)[tile])) for life in lives(chain, staged, boxes.folded)]
+    made = phases(chain, staged)
     alive = [sum(size for life, size in sizes if life.first <= i <= life.last) for i in range(len(made))]
     tensor = made[alive.index(max(alive))][0]
     return f"load {tensor}" if tensor in chain.inputs else tensor

@@ -1,24 +1,28 @@
-"""Which tile a chain gets, and which of its inputs are copied into scratch: the fastest by the time model.
+"""Which tile a chain gets, how its overlap is treated, which inputs are copied into scratch: the fastest by the time model.
 
 In: a chain, a device, the sizes planned for. Out: a Schedule, or two of them for different batch sizes. Candidates are judged
-many at a time (`boxes.Family`, `timing`): first a coarse grid of tile extents, then the neighbourhood of its best.
+many at a time (`boxes.Family`, `timing`): first a coarse grid of tile extents, then the neighbourhood of its best; tiles whose
+overlap is recomputed, and strips that a block walks down.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from types import UnionType
+from typing import Any
 
 import numpy as np
 
 from fusec.errors import Infeasible
 from fusec.graph import layers as L
+from fusec.graph.limits import MAX_EXTENT
 from fusec.plan.boxes import Boxes, Family
 from fusec.plan.construct import construct
 from fusec.plan.cost import Nominal, sizes_of
 from fusec.plan.counting import BYTES, Ints
+from fusec.plan.placement import lives
 from fusec.plan.scratch import peak_stage, scratch_elements
 from fusec.plan.timing import time_of
 from fusec.schedule.ir import Chain, Layout, Schedule, Tile
@@ -27,6 +31,8 @@ from fusec.targets.device import Device
 LARGEST_SIDE = 256  # pixels of a tile along an axis whose size is open
 CHANNEL_TILES = (8, 16, 32, 64, 128, 256)
 IMAGE_TILES = (1, 2, 4, 8, 16, 32)
+LONGEST_STEP = 32  # rows of a step
+STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # of an image, one above the other
 POINTWISE = (L.GlobalAvgPool2d, L.Flatten, L.Activation, L.Add, L.Mul, L.Concat)
 KIB = 1024
 
@@ -41,12 +47,25 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The best tile found, its staged inputs, and the seconds the model expects."""
+class Candidate:
+    """A tile, and the rows of a step where it is a strip."""
 
     tile: Tile
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best candidate found, its staged inputs, and the seconds the model expects."""
+
+    candidate: Candidate
     staged: tuple[str, ...]
     seconds: float
+
+    @property
+    def decision(self) -> tuple[Candidate, tuple[str, ...]]:
+        """All that makes the schedule."""
+        return self.candidate, self.staged
 
 
 def plan(chain: Chain, device: Device, nominal: Nominal) -> Schedule:
@@ -57,8 +76,11 @@ def plan(chain: Chain, device: Device, nominal: Nominal) -> Schedule:
     Infeasible
         No tile fits; names the tightest limit.
     """
-    choice = Search(chain, device, nominal).best(nominal.batch)
-    return construct(chain, choice.tile, device, choice.staged)
+    return _schedule(chain, device, Search(chain, device, nominal).best(nominal.batch))
+
+
+def _schedule(chain: Chain, device: Device, choice: Choice) -> Schedule:
+    return construct(chain, choice.candidate.tile, device, choice.staged, choice.candidate.step)
 
 
 def variants(chain: Chain, device: Device, nominal: Nominal) -> tuple[Planned, ...]:
@@ -74,12 +96,11 @@ def variants(chain: Chain, device: Device, nominal: Nominal) -> tuple[Planned, .
     """
     search = Search(chain, device, nominal)
     choices = [search.best(batch) for batch in nominal.batches]
-    new = [i for i, c in enumerate(choices) if all((c.tile, c.staged) != (d.tile, d.staged) for d in choices[:i])]
+    new = [i for i, c in enumerate(choices) if c.decision not in [d.decision for d in choices[:i]]]
     kept = [choices[i] for i in new]
     limits = [*(_min_blocks(search, a, b, nominal.batch) for a, b in pairwise(kept)), 0]
     many = len(nominal.batches) > 1  # then the first one serves every larger batch too
-    return tuple(Planned(construct(chain, c.tile, device, c.staged), n,
-                         None if many and i == 0 else search.tiles(c, nominal.batches[i]))
+    return tuple(Planned(_schedule(chain, device, c), n, None if many and i == 0 else search.tiles(c, nominal.batches[i]))
                  for i, c, n in zip(new, kept, limits, strict=True))
 
 
@@ -109,42 +130,70 @@ class Search:
 
     def best(self, batch: int) -> Choice:
         """The fastest candidate for `batch` images; Infeasible when none fits."""
-        sides = [self._coarse(axis) for axis in (1, 2)]
-        found = self._fastest(self._channel_tiles(), sides, IMAGE_TILES, batch)
-        if found is None:
+        found = [c for c in (self._best_tile(batch), self._best_strip(batch)) if c is not None]
+        if not found:
             raise Infeasible(self._tightest(batch))
-        tile = found.tile
+        return min(found, key=lambda c: c.seconds)
+
+    def _best_tile(self, batch: int) -> Choice | None:
+        images = tuple(n for n in IMAGE_TILES if n <= batch) or (1,)
+        found = self._fastest(self._tiles(self._channel_tiles(), [self._coarse(axis) for axis in (1, 2)], images), batch)
+        if found is None:
+            return None
+        tile = found.candidate.tile
         sides = [self._fine(axis, side) for axis, side in ((1, tile.height), (2, tile.width))]
-        finer = self._fastest((tile.channels,), sides, (tile.images,), batch)
+        finer = self._fastest(self._tiles((tile.channels,), sides, (tile.images,)), batch)
+        return finer if finer is not None and finer.seconds < found.seconds else found
+
+    def _best_strip(self, batch: int) -> Choice | None:
+        """The fastest strip; None where nothing is gained by walking, whatever the steps."""
+        grain = self.family.granularity[1]
+        steps = [grain << k for k in range(6) if grain << k <= max(LONGEST_STEP, grain)]
+        found = self._fastest(self._strips(steps, STRIPS, self._coarse(2)), batch)
+        if found is None or found.candidate.step is None:
+            return None
+        tile, step = found.candidate.tile, found.candidate.step
+        count = -(-self.family.size[1] // tile.height)
+        steps = [step * k // 8 // grain * grain for k in (5, 6, 7, 8, 10, 12)]
+        finer = self._fastest(self._strips(steps, range(max(1, count - 2), count + 3), self._fine(2, tile.width)), batch)
         return finer if finer is not None and finer.seconds < found.seconds else found
 
     def seconds(self, choice: Choice, batch: int) -> float:
         """What the model expects of a candidate at another batch size."""
-        boxes = self._boxes([choice.tile], batch)
+        boxes = self._boxes([choice.candidate], batch)
         scratch = BYTES * scratch_elements(self.chain, boxes, choice.staged, self.device)
         return float(time_of(self.chain, boxes, choice.staged, scratch, self.device).seconds[0])
 
     def tiles(self, choice: Choice, batch: int) -> int:
         """Blocks a candidate makes at another batch size."""
-        return int(self._boxes([choice.tile], batch).tiles[0])
+        return int(self._boxes([choice.candidate], batch).tiles[0])
 
     def feasible(self) -> bool:
         """Whether any of the coarse candidates fits, without asking how fast it is."""
-        boxes = self._boxes(list(self._tiles(self._channel_tiles(), [self._coarse(1)[:2], self._coarse(2)[:2]], (1,))), 1)
-        return any(bool(self._fits(BYTES * scratch_elements(self.chain, boxes, s, self.device)).any()) for s in self.staging) \
-            if len(boxes.images) else False
+        return any(bool(self._fits(BYTES * scratch_elements(self.chain, boxes, staged, self.device)).any())
+                   for boxes, staged in self._smallest(1))
+
+    def _smallest(self, batch: int) -> Iterator[tuple[Boxes, tuple[str, ...]]]:
+        """Small tiles, then small strips, with every choice of staged inputs."""
+        tiles = list(self._tiles(self._channel_tiles(), [self._coarse(1)[:2], self._coarse(2)[:2]], (1,)))
+        strips = list(self._strips([self.family.granularity[1]], (1,), self._coarse(2)[:2]))
+        for candidates in (c for c in (tiles, strips) if c):
+            boxes = self._boxes(candidates, batch)
+            yield from ((boxes, staged) for staged in self.staging)
 
     def _fits(self, scratch: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         return np.asarray(scratch <= self.limit) if self.hard else np.ones(len(scratch), dtype=np.bool_)
 
-    def _fastest(self, channels: Sequence[int], sides: Sequence[Sequence[int]], images: Sequence[int],
-                 batch: int) -> Choice | None:
-        candidates = list(self._tiles(channels, sides, tuple(n for n in images if n <= batch) or (1,)))
+    def _fastest(self, found: Iterable[Candidate], batch: int) -> Choice | None:
+        """The fastest of some tiles, or of some strips, with its best choice of staged inputs."""
+        candidates = list(found)
         best: Choice | None = None
         if not candidates:
             return None
         boxes = self._boxes(candidates, batch)
         for staged in self.staging:
+            if boxes.folded and not self._keeps_rows(boxes.folded, staged):
+                continue
             scratch = BYTES * scratch_elements(self.chain, boxes, staged, self.device)
             seconds = np.where(self._fits(scratch), time_of(self.chain, boxes, staged, scratch, self.device).seconds, np.inf)
             i = int(np.argmin(seconds))
@@ -152,20 +201,39 @@ class Search:
                 best = Choice(candidates[i], staged, float(seconds[i]))
         return best
 
-    def _tiles(self, channels: Iterable[int], sides: Sequence[Sequence[int]], images: Sequence[int]) -> Iterable[Tile]:
+    def _keeps_rows(self, folded: Collection[str], staged: Collection[str]) -> bool:
+        """Whether anything in scratch is kept from one step of a strip to the next."""
+        return any(life.tensor in folded for life in lives(self.chain, staged))
+
+    def _tiles(self, channels: Iterable[int], sides: Sequence[Sequence[int]], images: Sequence[int]) -> Iterator[Candidate]:
         """Several images share a tile only when it covers the whole of a pinned image."""
         for c, y, x in product(channels, *sides):
             whole = all(self.family.pinned[a] and e >= self.family.size[a] for a, e in ((1, y), (2, x)))
             for n in images if whole else (1,):
-                yield Tile(n, c, y, x)
+                yield Candidate(Tile(n, c, y, x))
 
-    def _boxes(self, tiles: Sequence[Tile], batch: int) -> Boxes:
-        """Boxes of many tiles; each axis is worked out once per extent."""
-        columns = [[t.channels for t in tiles], [t.height for t in tiles], [t.width for t in tiles]]
+    def _strips(self, steps: Iterable[int], counts: Iterable[int], widths: Sequence[int]) -> Iterator[Candidate]:
+        """Strips of all channels, of which `counts` make up an image's height, where they can be walked down."""
+        size, grain = self.family.size[1], self.family.granularity[1]
+        if not self.family.folded:
+            return
+        for step in sorted({s for s in steps if grain <= s < size}):
+            for height in sorted({-(-size // (n * step)) * step for n in counts}):
+                if step < height <= MAX_EXTENT:
+                    yield from (Candidate(Tile(1, self.family.size[0], height, width), step) for width in widths)
+
+    def _boxes(self, candidates: Sequence[Candidate], batch: int) -> Boxes:
+        """Boxes of many tiles, or of many strips; each axis is worked out once per extent."""
+        tiles = [c.tile for c in candidates]
+        rows = [(c.tile.height, c.step or c.tile.height) for c in candidates]
+        columns: list[list[Any]] = [[t.channels for t in tiles], rows, [t.width for t in tiles]]
         extents = [sorted(set(c)) for c in columns]
-        picks = [np.searchsorted(np.array(e), np.array(c)) for e, c in zip(extents, columns, strict=True)]
+        places = [{e: i for i, e in enumerate(found)} for found in extents]
+        picks = [np.array([place[e] for e in c]) for place, c in zip(places, columns, strict=True)]
+        heights, steps = ([r[i] for r in extents[1]] for i in (0, 1))
         images = np.minimum(np.array([t.images for t in tiles], dtype=np.int64), batch)
-        return self.family.boxes(extents, picks, images, batch)
+        walked = candidates[0].step is not None
+        return self.family.boxes([extents[0], heights, extents[2]], picks, images, batch, steps if walked else None)
 
     def _channel_tiles(self) -> tuple[int, ...]:
         """All channels, and the largest divisors up to some powers of two: tiles of a channel axis are equal."""
@@ -196,14 +264,12 @@ class Search:
 
     def _tightest(self, batch: int) -> str:
         """The message of an infeasible chain: what its smallest tile would take."""
-        tiles = list(self._tiles(self._channel_tiles(), [self._coarse(1), self._coarse(2)], (1,)))
-        if not tiles:
-            return f"no tile of chain {self.chain} has whole origins"
-        boxes = self._boxes(tiles, batch)
-        options = [(int(taken.min()), int(taken.argmin()), staged) for staged in self.staging
+        options = [(int(taken.min()), int(taken.argmin()), boxes, staged) for boxes, staged in self._smallest(batch)
                    for taken in (scratch_elements(self.chain, boxes, staged, self.device),)]
-        least, i, staged = min(options, key=lambda o: o[0])
-        where = peak_stage(self.chain, self._boxes([tiles[i]], batch), staged, self.device)
+        if not options:
+            return f"no tile of chain {self.chain} has whole origins"
+        least, i, boxes, staged = min(options, key=lambda o: o[0])
+        where = peak_stage(self.chain, boxes, staged, self.device, i)
         return (f"scratch {-(-least * BYTES // KIB)} KiB > {self.limit // KIB} KiB at {where}: "
                 f"the smallest tile of chain {self.chain} does not fit {self.device.name}")
 

@@ -83,7 +83,8 @@ class Work:
     """One stage's loops for one tile. All arrays are of N; `inputs` and the kernel are of one multiply-add group."""
 
     images: Ints
-    box: Ints  # (3, N) channels, rows and columns
+    box: Ints  # (3, N) channels, rows and columns made at a time: in every step but the first, or in the only one
+    passes: Floats  # (N,) as many rows a tile makes in all, by those
     reads: float | Floats  # values read per output by layers without multiply-adds
     extra: float  # further instructions per output
     inputs: int = 0  # input channels per output; 0 when the layer has no multiply-adds
@@ -104,30 +105,34 @@ class Work:
 
 def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, device: Device) -> Timing:
     """Seconds of one launch of `chain` over all tiles; `scratch` (N,) in bytes per block."""
-    works = [_load(boxes, t) for t in chain.inputs if t in staged]
+    works = [Work(*_made(boxes, t), 1.0, 0.0, direct=True) for t in chain.inputs if t in staged]
     pools = merged_pools(chain)
     works += [_work(chain, boxes, n, staged, pools.get(n.name)) for n in chain.nodes if n.inputs[0] not in pools]
     memory = _memory(chain, boxes, device)
     if device.target == "cuda":
         per_core = np.minimum(device.scratch_per_core // (scratch + BLOCK_RESERVE), device.max_threads_per_core // THREADS)
         blocks = np.maximum(1, np.minimum(per_core, device.registers_per_core // (REGISTERS * THREADS)))
-        compute = _cuda(works, boxes.tiles, blocks, device)
+        compute = _cuda(works, boxes.tiles, boxes.steps, blocks, device)
     else:
         blocks = np.ones_like(boxes.tiles)
-        compute = _cpu(works, boxes.tiles, scratch, device)
+        compute = _cpu(works, boxes.tiles, boxes.steps, scratch, device)
     waves = -(-boxes.tiles // (device.cores * blocks))
     return Timing(compute, memory, OVERLAP_LOSS[device.target], device.launch, blocks, waves)
 
 
-def _load(boxes: Boxes, tensor: str) -> Work:
-    return Work(boxes.images, boxes.inside[:, boxes.index[tensor]], 1.0, 0.0, direct=True)
+def _made(boxes: Boxes, tensor: str) -> tuple[Ints, Ints, Floats]:
+    """Images, the box made at a time, and the passes that make all rows of a tile: the first step's are several."""
+    i = boxes.index[tensor]
+    channels, rows, columns = boxes.inside[:, i]
+    fresh = np.minimum(rows, boxes.fresh[i])
+    return boxes.images, np.stack([channels, fresh, columns]), boxes.steps - 1 + rows / fresh
 
 
 def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool: Node | None) -> Work:
     """The work of `node`, and of the `pool` that takes its output from registers: no stage of its own, a step per value."""
     layer, first = node.layer, node.inputs[0]
     direct = any(t in chain.inputs and t not in staged for t in node.inputs)
-    out = boxes.inside[:, boxes.index[node.name]]
+    made = _made(boxes, node.name)
     inputs = inputs_per_output(chain.graph, node)
     extra = ACTIVATION_COST * len(node.epilogue)
     if pool is not None and isinstance(pool.layer, L.Windowed):
@@ -135,14 +140,14 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
     if not inputs:
         reads = _reads(layer, node, boxes.inside[:, boxes.index[first]])
         function = FUNCTION_COST if isinstance(layer, L.LocalResponseNorm | L.Softmax | L.Sigmoid | L.Tanh | L.Silu) else 0.0
-        return Work(boxes.images, out, reads, extra + function, direct=direct)
+        return Work(*made, reads, extra + function, direct=direct)
     depthwise = isinstance(layer, L.Conv2d) and layer.groups == layer.out_channels == chain.graph.shapes[first].channels
     kernel, stride = (1, 1), 1
     if isinstance(layer, L.Conv2d):
         kernel, stride = layer.kernel, layer.stride[1]
     elif isinstance(layer, L.ConvTranspose2d):  # only every stride-th tap meets an input
         kernel = (-(-layer.kernel[0] // layer.stride[0]), -(-layer.kernel[1] // layer.stride[1]))
-    return Work(boxes.images, out, 0.0, extra, inputs, kernel, stride, depthwise, direct, pool is not None)
+    return Work(*made, 0.0, extra, inputs, kernel, stride, depthwise, direct, pool is not None)
 
 
 def _reads(layer: L.Layer, node: Node, read: Ints) -> float | Floats:
@@ -173,18 +178,18 @@ def _memory(chain: Chain, boxes: Boxes, device: Device) -> Floats:
 
 
 def weight_traffic(chain: Chain, boxes: Boxes) -> Ints:
-    """(nodes, N) bytes of weights that all tiles read together: each tile those of the channels it computes."""
-    elsewhere = boxes.grid[1] * boxes.grid[2] * -(-boxes.batch // boxes.images)
+    """(nodes, N) bytes of weights that all tiles read together: each step of a tile those of the channels it computes."""
+    elsewhere = boxes.steps_y * boxes.grid[2] * -(-boxes.batch // boxes.images)
     per_channel = [weight_bytes(chain.graph, n) // chain.graph.shapes[n.name].channels for n in chain.nodes]
     return np.stack([b * boxes.covered[0, boxes.index[n]] * elsewhere for b, n in zip(per_channel, chain.names, strict=True)])
 
 
-def _cuda(works: list[Work], tiles: Ints, blocks: Ints, device: Device) -> Floats:
+def _cuda(works: list[Work], tiles: Ints, steps: Ints, blocks: Ints, device: Device) -> Floats:
     """Throughput of a core over its share of the tiles, or the critical path of its rounds of blocks, whichever is longer."""
     busy, path = np.zeros(len(tiles)), np.full(len(tiles), BLOCK_LATENCY)
     for work in works:
         b, p = _cuda_dense(work, device) if work.inputs else _cuda_other(work, device)
-        busy, path = busy + b, path + np.maximum(b, p) + STAGE_LATENCY
+        busy, path = busy + b * work.passes, path + np.maximum(b, p) * work.passes + STAGE_LATENCY * steps
     per_core, rounds = -(-tiles // device.cores), -(-tiles // (device.cores * blocks))
     together = (per_core * busy) ** WAITING + (rounds * path) ** WAITING
     return np.asarray(together ** (1 / WAITING) / (device.clock * CUDA_EFFICIENCY))
@@ -217,12 +222,12 @@ def _cuda_other(work: Work, device: Device) -> tuple[Floats, Floats]:
     return busy, path + (GLOBAL_LATENCY if work.direct else 0.0)
 
 
-def _cpu(works: list[Work], tiles: Ints, scratch: Ints, device: Device) -> Floats:
+def _cpu(works: list[Work], tiles: Ints, steps: Ints, scratch: Ints, device: Device) -> Floats:
     """Cycles of all stages of a tile, times the tiles of the busiest core."""
     cycles = np.zeros(len(tiles))
     for work in works:
         inner = _cpu_dense(work, device) if work.inputs else _cpu_other(work, device)
-        cycles = cycles + inner / CPU_EFFICIENCY + ROW_COST * work.rows + CPU_STAGE
+        cycles = cycles + (inner / CPU_EFFICIENCY + ROW_COST * work.rows) * work.passes + CPU_STAGE * steps
     room = device.scratch_per_core
     spill = np.where(scratch <= room // 2, 1.0, np.where(scratch <= room, SPILL_HALF, SPILL_FULL))
     return np.asarray(-(-tiles // device.cores) * cycles * spill / device.clock)

@@ -1,9 +1,10 @@
 """Executes a schedule tile by tile in NumPy, with one flat scratch array that is addressed as a kernel would address it.
 
 In: a Schedule and the chain's input arrays. Out: the chain's output array. Scratch is NaN before every tile and every element
-remembers the buffer that wrote it last, so that a wrong footprint, pitch, offset or lifetime shows as an error instead of as
-luck. What a stage leaves in registers is a flat array of its own that the next stage alone finds, without anything outside the
-image. What a layer needs is worked out from the layer itself (`compute`), never from what the planner claims.
+remembers the buffer, and the row of its tensor, that was written there last, so that a wrong footprint, pitch, offset, lifetime
+or a row overwritten too early shows as an error instead of as luck. What a stage leaves in registers is a flat array of its own
+that the next stage alone finds, without anything outside the image. What a layer needs is worked out from the layer itself
+(`compute`), never from what the planner claims.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fusec.schedule.ir import Buffer, Chain, Read, Schedule, Space, Stage
 from fusec.schedule.taps import wanted_outside
 
 NOBODY = -1
+ROWS = 1 << 32  # an owner is the number of a buffer times this, plus a row of its tensor shifted by half of it
 
 
 def interpret(schedule: Schedule, inputs: Mapping[str, Array], *, order_seed: int | None = None) -> Array:
@@ -103,7 +105,7 @@ def run_time_extents(chain: Chain, inputs: Mapping[str, Array]) -> dict[str, Ext
 
 
 class _Flat:
-    """Memory with an address per element: the values, and the number of the buffer that wrote each last."""
+    """Memory with an address per element: the values, and who wrote each last."""
 
     def __init__(self, size: int, dtype: np.dtype[np.floating]) -> None:
         self.values: Array = np.full(size, np.nan, dtype)
@@ -136,17 +138,20 @@ class _Machine:
         self.numbers = {buffer: i for i, buffer in enumerate(schedule.buffers)}
 
     def run_tile(self, tile: tuple[int, int, int, int]) -> None:
-        """Run all stages for the tile at origin (image, channel, row, column)."""
-        self.image, *origin = tile
+        """Run all stages for the tile at origin (image, channel, row, column), in each of its steps."""
+        self.image, channel, row, column = tile
         self.images = min(self.schedule.tile.images, self.batch - self.image)
-        self.origin: Extents = (origin[0], origin[1], origin[2])
         self.scratch.clear()
         self.registers = {}
-        for stage in self.schedule.stages:
-            self._run_stage(stage)
+        for y in self.schedule.steps(row, self.output.shape[2]):
+            self.origin: Extents = (channel, y, column)
+            for stage in self.schedule.stages:
+                self._run_stage(stage, first=y == row)
 
-    def _run_stage(self, stage: Stage) -> None:
+    def _run_stage(self, stage: Stage, first: bool) -> None:
         box = self._box(stage.writes)
+        if not first:
+            box = Box(box.c, box.y[len(box.y) - self.schedule.fresh(stage):], box.x)
         extents = self.extents[stage.writes.tensor]
         inside = box.clip(extents)
         values = np.full((self.images, *box.shape), stage.writes.padding_value, self.dtype)
@@ -188,26 +193,35 @@ class _Machine:
             c, y, x = (slice(r.start, r.stop) for r in part.ranges)
             return self.memory[buffer.tensor][self.image: self.image + self.images, c, y, x]
         flat = self._flat(stage, buffer)
-        where = self._addresses(buffer, box, part, len(flat.values))
-        strangers = flat.owner[where] != self.numbers[buffer]
+        where = self._addresses(buffer, part, len(flat.values))
+        strangers = flat.owner[where] != self._owners(buffer, part)
         if strangers.any():
             first = np.argwhere(strangers)[0]
-            owner = int(flat.owner[where[tuple(first)]])
-            writer = "nothing" if owner == NOBODY else self.schedule.buffers[owner].name
             raise InternalError(f"{stage.name}: reads element {tuple(map(int, first))} of {part} of {buffer.name}, "
-                                f"where {writer} was written last")
+                                f"where {self._writer(int(flat.owner[where[tuple(first)]]))} was written last")
         return flat.values[where]
 
+    def _owners(self, buffer: Buffer, part: Box) -> NDArray[np.int64]:
+        """Who writes a part of a buffer, (1, 1, rows, 1)."""
+        rows = np.arange(part.y.start, part.y.stop, dtype=np.int64) + ROWS // 2
+        return np.asarray(self.numbers[buffer] * ROWS + rows).reshape(1, 1, -1, 1)
+
+    def _writer(self, owner: int) -> str:
+        if owner == NOBODY:
+            return "nothing"
+        number, row = divmod(owner, ROWS)
+        return f"row {row - ROWS // 2} of {self.schedule.buffers[number].name}"
+
     def _store(self, stage: Stage, box: Box, inside: Box, values: Array) -> None:
-        """Store a whole box into scratch, or its part inside the image into registers or device memory."""
+        """Store a box into scratch, or its part inside the image into registers or device memory."""
         buffer = stage.writes
         self.registers = {buffer: _Flat(buffer.images * buffer.image_pitch, self.dtype)} \
             if buffer.space is Space.REGISTER else {}
         if buffer.space is not Space.GLOBAL:
             flat, part = self._flat(stage, buffer), box if buffer.space is Space.SCRATCH else inside
-            where = self._addresses(buffer, box, part, len(flat.values))
+            where = self._addresses(buffer, part, len(flat.values))
             flat.values[where] = values[(slice(None), *box.slices(part))]
-            flat.owner[where] = self.numbers[buffer]
+            flat.owner[where] = self._owners(buffer, part)
             return
         if buffer.tensor != self.chain.output:
             raise InternalError(f"{stage.name}: writes {buffer.tensor}, which is not the output of {self.chain}")
@@ -223,15 +237,15 @@ class _Machine:
             raise InternalError(f"{stage.name}: {buffer.name} is no longer, or not yet, in registers")
         return self.registers[buffer]
 
-    def _addresses(self, buffer: Buffer, box: Box, part: Box, size: int) -> NDArray[np.int64]:
+    def _addresses(self, buffer: Buffer, part: Box, size: int) -> NDArray[np.int64]:
         """Addresses (images, channels, rows, columns), below `size`, of a part of a buffer's box."""
-        if buffer.fold is not None:
-            raise InternalError(f"{buffer.name}: only unfolded buffers can be addressed")
+        box = self._box(buffer)
         pitches = (buffer.image_pitch, buffer.channel_pitch, buffer.row_pitch, buffer.column_pitch)
-        starts = (0, *(p.start - r.start for p, r in zip(part.ranges, box.ranges, strict=True)))
-        counts = (self.images, *part.shape)
-        grids = np.ogrid[tuple(slice(s, s + n) for s, n in zip(starts, counts, strict=True))]
-        where: NDArray[np.int64] = np.asarray(buffer.offset + sum(p * g for p, g in zip(pitches, grids, strict=True)), np.int64)
+        rows = np.arange(part.y.start, part.y.stop)
+        rows = rows - box.y.start if buffer.fold is None else rows % len(box.y)
+        places = (np.arange(self.images), np.arange(len(part.c)) + part.c.start - box.c.start, rows,
+                  np.arange(len(part.x)) + part.x.start - box.x.start)
+        where = np.asarray(buffer.offset + sum(p * g for p, g in zip(pitches, np.ix_(*places), strict=True)), np.int64)
         if where.size and not 0 <= where.min() <= where.max() < size:
             raise InternalError(f"{buffer.name}: element {int(where.max())} is outside the {size} of {buffer.space.value}")
         return where

@@ -6,6 +6,11 @@ it, the targets map it to a machine. All values are frozen; a pass makes new one
 A tile is a box of the chain's output. Everything a tile needs of another tensor is affine in the tile's origin and constant
 in extent: `Affine`. Sizes of images are chosen at run time, so the image's border clips boxes only when a kernel runs (or the
 planner counts).
+
+Where overlap along y is reused, a tile is a strip: a block walks down it in steps of `step` rows. All boxes are then those of
+one step, whose origin takes the tile's place. A buffer that is folded keeps the rows that the next step needs again: row r of
+the tensor lies in row r modulo extent of the buffer, and its stage makes in every step but the strip's first only the rows
+that are new. So nothing is computed twice along y within a strip.
 """
 
 from __future__ import annotations
@@ -42,7 +47,10 @@ class Layout(Enum):
 
 
 class Overlap(Enum):
-    """What happens to the footprint that neighbouring tiles share along an axis."""
+    """What happens to the footprint that neighbours share along an axis: tiles, or the steps of a strip.
+
+    Along x it is reused only where the strip covers the image's whole width, so that there are no neighbours.
+    """
 
     RECOMPUTE = "recompute"
     REUSE = "reuse"
@@ -119,7 +127,8 @@ class Buffer:
     Pitches and `offset` are in elements and mean something for scratch only: element (n, c, y, x) of the box is at
     `offset + n * image_pitch + c * channel_pitch + y * row_pitch + x * column_pitch`. A GLOBAL buffer has the dense pitches of
     its layout at run time, a REGISTER buffer those of its box (for who stores it as an array; a kernel has none) and offset 0.
-    Scratch positions outside the image hold `padding_value`; in registers they hold nothing that is ever used.
+    Scratch positions outside the image hold `padding_value`; in registers they hold nothing that is ever used. `fold` Y makes
+    it a line buffer: the tensor's row r lies in row r modulo the box's rows, and stays there from step to step.
     """
 
     name: str
@@ -213,7 +222,7 @@ class Schedule:
     overlap: Mapping[Axis, Overlap] = field(
         default_factory=lambda: {Axis.Y: Overlap.RECOMPUTE, Axis.X: Overlap.RECOMPUTE})
     execution: Execution = Execution.IN_TIME
-    step: int | None = None  # rows a line-buffer schedule advances by
+    step: int | None = None  # rows of the output made at a time, where a tile is a strip that a block walks down
 
     @cached_property
     def buffers(self) -> tuple[Buffer, ...]:
@@ -224,6 +233,24 @@ class Schedule:
     def scratch_elements(self) -> int:
         """Scratch elements one block needs: the end of the last buffer."""
         return max((b.offset + b.size for b in self.buffers if b.space is Space.SCRATCH), default=0)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the output that are made at a time: those of a step, or of the whole tile."""
+        return self.tile.height if self.step is None else self.step
+
+    def steps(self, y: int, height: int) -> range:
+        """First rows of the steps that the tile at row `y` of an output of `height` rows takes."""
+        return range(y, min(y + self.tile.height, height), self.rows)
+
+    def fresh(self, stage: Stage) -> int:
+        """Rows that a stage makes in every step but a strip's first: the last ones of its box. In the first it makes all."""
+        box = stage.footprint.y
+        rows = box.extent or 1
+        if stage.writes.space is Space.REGISTER:  # those under the windows of the pool that reads them
+            pool = self.stages[self.stages.index(stage) + 1]
+            return rows * self.fresh(pool) // (pool.footprint.y.extent or 1)
+        return rows if stage.writes.fold is None else int(box.scale * self.rows)
 
     def tiles(self, batch: int, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
         """Origins (image, channel, row, column) of all tiles of an output of `height` x `width` pixels."""

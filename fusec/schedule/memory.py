@@ -33,7 +33,7 @@ def scratch_bytes(schedule: Schedule) -> int:
 
 def live_elements(schedule: Schedule, stage: Stage) -> int:
     """Scratch elements of all buffers that hold something while `stage` runs."""
-    now = _steps(schedule)[schedule.stages.index(stage)]
+    now = _barriers(schedule)[schedule.stages.index(stage)]
     return sum(b.size for b, (first, last) in _lifetimes(schedule).items() if first <= now <= last)
 
 
@@ -65,20 +65,21 @@ def _meet(a: tuple[int, int], b: tuple[int, int]) -> bool:
     return a[0] <= b[1] and b[0] <= a[1]
 
 
-def _steps(schedule: Schedule) -> list[int]:
+def _barriers(schedule: Schedule) -> list[int]:
     """For every stage the number of barriers before it: there is none behind a stage that leaves its result in registers."""
     barriers = (stage.writes.space is not Space.REGISTER for stage in schedule.stages)
     return list(accumulate(map(int, barriers), initial=0))[:-1]
 
 
 def _lifetimes(schedule: Schedule) -> Mapping[Buffer, tuple[int, int]]:
-    """First write and last use of every scratch buffer, as numbers of steps."""
+    """First write and last use of every scratch buffer, as numbers of barriers; a line buffer is always in use."""
     used: dict[Buffer, list[int]] = {}
-    for i, stage in zip(_steps(schedule), schedule.stages, strict=True):
+    barriers = _barriers(schedule)
+    for i, stage in zip(barriers, schedule.stages, strict=True):
         for buffer in (*(r.buffer for r in stage.reads), stage.writes):
             if buffer.space is Space.SCRATCH:
                 used.setdefault(buffer, []).append(i)
-    return {buffer: (steps[0], steps[-1]) for buffer, steps in used.items()}
+    return {buffer: (uses[0], uses[-1]) if buffer.fold is None else (0, barriers[-1]) for buffer, uses in used.items()}
 
 
 def _check_pitches(buffer: Buffer) -> None:

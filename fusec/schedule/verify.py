@@ -30,7 +30,7 @@ def verify(schedule: Schedule, device: ScratchLimit | None = None) -> None:
     Parameters
     ----------
     schedule
-        The schedule of one chain; stages in time, overlap recomputed.
+        The schedule of one chain; stages in time.
     device
         The machine (a `Device`) whose scratch has to hold the schedule's buffers; not checked when left out.
 
@@ -61,19 +61,31 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _check_form(schedule: Schedule) -> None:
-    """Only what the rest of this module has rules for passes."""
-    folded = [b.name for b in schedule.buffers if b.fold is not None and schedule.overlap[b.fold] is not Overlap.REUSE]
-    _require(not folded, f"{schedule.chain}: {', '.join(folded)} folded along an axis whose overlap is recomputed")
-    recompute = all(o is Overlap.RECOMPUTE for o in schedule.overlap.values())
-    _require(recompute and schedule.execution is Execution.IN_TIME and schedule.step is None,
-             f"{schedule.chain}: only recomputed overlap with stages in time can be verified")
+    """Only what the rest of this module has rules for passes: stages in time, tiles or strips walked down along y."""
+    chain, folded = schedule.chain, [b for b in schedule.buffers if b.fold is not None]
+    reused = {axis for axis, overlap in schedule.overlap.items() if overlap is Overlap.REUSE}
+    strange = [b.name for b in folded if b.fold not in reused or b.fold is not L.Axis.Y or b.space is not Space.SCRATCH]
+    _require(not strange, f"{chain}: {', '.join(strange)} cannot be folded")
+    _require(schedule.execution is Execution.IN_TIME, f"{chain}: only stages in time can be verified")
+    _require((L.Axis.Y in reused) == (schedule.step is not None),
+             f"{chain}: overlap along y and the step {schedule.step} disagree")
+    _require(L.Axis.X not in reused or (L.Axis.Y in reused and schedule.stages[-1].footprint.x.scale == 0),
+             f"{chain}: overlap along x cannot be reused by strips that do not cover the width")
+    if schedule.step is not None:
+        _require(schedule.step >= 1 and schedule.tile.height % schedule.step == 0,
+                 f"{chain}: steps of {schedule.step} rows do not divide a strip of {schedule.tile.height}")
+    for buffer in folded:
+        box = buffer.footprint.y
+        _require(box.extent is not None and 0 < box.scale * schedule.rows < box.extent,
+                 f"{buffer.name}: y {box} keeps no rows from one step of {schedule.rows} to the next")
 
 
 def _check_tile(schedule: Schedule) -> None:
     """Extents are within limits, the last stage writes the tile, and every tile's origin makes every box whole."""
     tile, shape = schedule.tile, schedule.chain.shapes[schedule.chain.output]
-    extents = (tile.channels, tile.height, tile.width)
-    _require(tile.images >= 1 and all(1 <= e <= MAX_EXTENT for e in extents) and tile.channels <= shape.channels,
+    extents = (tile.channels, schedule.rows, tile.width)
+    known = (tile.channels, tile.height, tile.width)
+    _require(tile.images >= 1 and all(1 <= e <= MAX_EXTENT for e in known) and tile.channels <= shape.channels,
              f"{schedule.chain}: tile {tile} is not within 1 and the output's {shape}")
     _require(shape.channels % tile.channels == 0, f"{schedule.chain}: tile {tile} does not divide {shape.channels} channels")
     _require(bool(schedule.stages), f"{schedule.chain}: no stages")
@@ -81,6 +93,7 @@ def _check_tile(schedule: Schedule) -> None:
     for name, extent, size in zip(AXES, extents, (shape.channels, shape.height, shape.width), strict=True):
         box = getattr(written, name)
         one_tile = size is not None and extent >= size
+        _require(not (one_tile and name == "y" and schedule.step), f"{schedule.chain}: a step of {extent} covers the image")
         wanted = range(size) if one_tile and size is not None else range(extent)
         _require(box.extent is not None and span_at(box, 0, 0) == wanted and box.scale == (0 if one_tile else 1),
                  f"{schedule.chain}: writes {name} {box} for the tile {tile} of {shape}")
@@ -146,7 +159,7 @@ def _check_needs(schedule: Schedule, stage: Stage, position: int) -> None:
     """What the layer needs for every position of its box is inside the box it claims to read."""
     read, tile = stage.reads[position], schedule.tile
     channels = range(0, schedule.chain.shapes[schedule.chain.output].channels, tile.channels)
-    origins = {"c": channels, "y": (0, tile.height, FAR * tile.height), "x": (0, tile.width, FAR * tile.width)}
+    origins = {"c": channels, "y": (0, schedule.rows, FAR * schedule.rows), "x": (0, tile.width, FAR * tile.width)}
     for name in AXES:
         out, claimed = getattr(stage.footprint, name), getattr(read.footprint, name)
         for origin in origins[name] if out.scale else (0,):

@@ -31,7 +31,10 @@ class AxisCode:
 
 @dataclass(frozen=True)
 class BufferCode:
-    """A buffer as a variable of the kernel: its type (a library template with its arguments), pointer, box and image size."""
+    """A buffer as a variable of the kernel: its type (a library template with its arguments), pointer, box and image size.
+
+    Of a line buffer also the first row made in this step, and the row in which its box starts.
+    """
 
     name: str
     type: str
@@ -41,6 +44,7 @@ class BufferCode:
     x: AxisCode
     height: str
     width: str
+    line: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class _CpuMapper(Mapper):
         if buffer.space is Space.SCRATCH:
             bits = int(np.float32(buffer.padding_value).view(np.uint32))
             return (f"Scratch<{buffer.offset}, {buffer.image_pitch}, {buffer.channel_pitch}, {buffer.row_pitch}, "
-                    f"{buffer.column_pitch}, {bits:#x}u>")
+                    f"{buffer.column_pitch}, {bits:#x}u{self.ring(buffer)}>")
         last = str(buffer.layout is Layout.NHWC).lower()
         return f"Global<{'float' if written else 'const float'}, {self.shape(buffer).channels}, {last}>"
 

@@ -43,7 +43,8 @@ def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None
     mapper = _CudaMapper(schedule, device)
     works = mapper.works()
     dense = any(mapper.is_dense(s) for s in schedule.stages)
-    positions = sum(s.writes.images * s.footprint.elements for s in schedule.stages if s not in works)
+    positions = sum(s.writes.images * s.footprint.elements * schedule.fresh(s) // (s.footprint.y.extent or 1)
+                    for s in schedule.stages if s not in works)
     scratch = mapper.stage_weights(tuple(works), alone=tiles is not None and tiles <= device.cores)
     blocking = choose(tuple(works.values()), scratch_bytes=4 * scratch, scratch_per_core=device.scratch_per_core,
                       registers=device.registers_per_core, threads_per_core=device.max_threads_per_core, positions=positions,
@@ -98,7 +99,8 @@ class _CudaMapper(Mapper):
     def buffer_type(self, buffer: Buffer, written: bool) -> str:
         if buffer.space is Space.SCRATCH:
             bits = int(np.float32(buffer.padding_value).view(np.uint32))
-            return f"Scratch<{buffer.offset}, {buffer.image_pitch}, {buffer.channel_pitch}, {buffer.row_pitch}, {bits:#x}u>"
+            return (f"Scratch<{buffer.offset}, {buffer.image_pitch}, {buffer.channel_pitch}, {buffer.row_pitch}, {bits:#x}u"
+                    f"{self.ring(buffer)}>")
         return f"Global<{'float' if written else 'const float'}, {self.shape(buffer).channels}>"
 
     def channel_parameter(self, offset: int) -> str:
@@ -108,7 +110,7 @@ class _CudaMapper(Mapper):
         """Extents of a convolution stage, and of the pool it is merged with."""
         layer, read = self.conv_layer(stage), stage.reads[0].buffer
         last = pool or stage
-        r = G.region(last, self.shape(last.writes))
+        r = G.region(last, self.shape(last.writes), self.schedule.fresh(last))
         pool_y, pool_x = (1, 1) if pool is None or pool.node is None else _kernel(pool.node.layer)
         y, x = layer.window(L.Axis.Y), layer.window(L.Axis.X)
         return Work(stage.writes.images, r.channels, gcd(layer.out_channels // layer.groups, r.channels), r.rows, r.columns,
@@ -185,7 +187,7 @@ class _CudaMapper(Mapper):
         layer, weight = self.transposed_layer(stage), self.weight(stage)
         group_in, group_out = self.input_channels(stage) // layer.groups, layer.out_channels // layer.groups
         size = group_in * layer.kernel[0] * layer.kernel[1] * layer.out_channels
-        channels = gcd(group_out, G.region(stage, self.shape(stage.writes)).channels)
+        channels = gcd(group_out, stage.footprint.c.extent or group_out)
         numbers = G.transposed_numbers(stage, stage.reads[0]) | self._grouping(stage, layer) | {
             "BLOCK_C": max(d for d in range(1, 9) if channels % d == 0), "WEIGHT_PITCH": layer.out_channels,
             "WEIGHTS": self.packer.add(size, lambda: transposed_by_taps(weight, layer.groups))}

@@ -22,7 +22,7 @@ Numbers = dict[str, int | str]
 
 @dataclass(frozen=True)
 class Region:
-    """The part of a stage's box that has to be computed; the rest is known to lie outside the image."""
+    """The part of what a stage makes at a time that has to be computed; the rest is known to lie outside the image."""
 
     channels: int
     row: int
@@ -32,15 +32,14 @@ class Region:
     inside: bool  # True when every position is known to lie inside the image
 
 
-def region(stage: Stage, shape: Shape) -> Region:
-    """Whole box, or just the image where box and image are both fixed."""
-    (row, rows, fixed_y), (column, columns, fixed_x) = (
-        _clip(stage.footprint.along(axis), shape.along(axis)) for axis in L.Axis)
-    return Region(_extent(stage.footprint.c), row, column, rows, columns, fixed_y and fixed_x)
+def region(stage: Stage, shape: Shape, rows: int) -> Region:
+    """Whole box, or just the image where box and image are both fixed; of a line buffer, `rows` rows at a time."""
+    y, x = stage.footprint.y, stage.footprint.x
+    (row, height, fixed_y), (column, width, fixed_x) = _clip(y, rows, shape.height), _clip(x, _extent(x), shape.width)
+    return Region(_extent(stage.footprint.c), row, column, height, width, fixed_y and fixed_x)
 
 
-def _clip(box: Affine, size: int | None) -> tuple[int, int, bool]:
-    extent = _extent(box)
+def _clip(box: Affine, extent: int, size: int | None) -> tuple[int, int, bool]:
     if box.scale != 0 or size is None or not -extent < box.offset < size:
         return 0, extent, False
     first, last = max(box.offset, 0), min(box.offset + extent, size)
@@ -57,12 +56,12 @@ def axis_code(origin: str, axis: Affine) -> AxisCode:
     return AxisCode(origin, axis.scale.numerator, axis.scale.denominator, axis.offset)
 
 
-def region_numbers(stage: Stage, shape: Shape) -> Numbers:
-    """The region, the box around it and the number of images."""
-    r = region(stage, shape)
+def region_numbers(stage: Stage, shape: Shape, rows: int) -> Numbers:
+    """The region, the box around it of which `rows` rows are made at a time, all rows of that box, and the number of images."""
+    r = region(stage, shape, rows)
     box = stage.footprint
     return {"IMAGES": stage.writes.images, "CHANNELS": r.channels, "ROW": r.row, "COLUMN": r.column, "ROWS": r.rows,
-            "COLUMNS": r.columns, "BOX_ROWS": _extent(box.y), "BOX_COLUMNS": _extent(box.x),
+            "COLUMNS": r.columns, "BOX_ROWS": rows, "BOX_COLUMNS": _extent(box.x), "HELD": _extent(box.y),
             "INSIDE": str(r.inside).lower()}
 
 

@@ -40,7 +40,8 @@ class Mapper(ABC):
         """Map every stage; to be called once."""
         schedule, chain = self.schedule, self.schedule.chain
         calls = tuple(self.all_calls())
-        calls = (*calls[:-1], replace(calls[-1], barrier=False))
+        if schedule.step is None:  # else the next step writes what this one's last call may still read
+            calls = (*calls[:-1], replace(calls[-1], barrier=False))
         libraries = (self.core, *dict.fromkeys(self.libraries[c.function] for c in calls))
         tiles_c = -(-chain.shapes[chain.output].channels // schedule.tile.channels)
         return MappedKernel(schedule, self.device, threads, blocks_per_core, schedule.scratch_elements,
@@ -89,7 +90,17 @@ class Mapper(ABC):
         written = b.tensor == chain.output
         pointer = "scratch" if b.space is Space.SCRATCH else "out" if written else f"in{chain.inputs.index(b.tensor)}"
         return BufferCode(self.names[b], self.buffer_type(b, written), pointer, G.axis_code("tile_c", box.c),
-                          G.axis_code("tile_y", box.y), G.axis_code("tile_x", box.x), f"h{index}", f"w{index}")
+                          G.axis_code("tile_y", box.y), G.axis_code("tile_x", box.x), f"h{index}", f"w{index}",
+                          self._line(b) if b.fold is not None else ())
+
+    def _line(self, b: Buffer) -> tuple[str, str]:
+        """The first row of a line buffer that is made in step number `step`, and the row in which its box starts."""
+        held, fresh = b.footprint.y.extent or 0, int(b.footprint.y.scale * self.schedule.rows)
+        return f"step == 0 ? 0 : {held - fresh}", f"step * {fresh} % {held}"
+
+    def ring(self, b: Buffer) -> str:
+        """The rows of a line buffer as a further argument of its type."""
+        return "" if b.fold is None else f", {b.footprint.y.extent}"
 
     def stage(self, index: int, stage: Stage) -> tuple[Call, ...]:
         """The library calls that compute one stage."""
@@ -130,7 +141,7 @@ class Mapper(ABC):
 
     def struct(self, index: int, stage: Stage, numbers: G.Numbers) -> Struct:
         """The stage's region, its own numbers and its epilogue."""
-        values = G.region_numbers(stage, self.shape(stage.writes)) | numbers
+        values = G.region_numbers(stage, self.shape(stage.writes), self.schedule.fresh(stage)) | numbers
         statements = epilogue(stage.node, self.shape(stage.writes).channels, self.packer, self.channel_parameter)
         return Struct(f"Stage{index}", f"stage {index}: {G.comment(stage.node, stage)}", tuple(values.items()), statements)
 

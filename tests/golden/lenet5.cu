@@ -4,14 +4,19 @@
 
 // Buffers as a kernel sees them. Positions are relative to the box; (c0, y0, x0) is the box's first position in its tensor.
 
-// A box in scratch. Positions outside the image hold PAD, whose bits PAD_BITS are.
-template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, unsigned PAD_BITS>
+// A box in scratch. Positions outside the image hold PAD, whose bits PAD_BITS are. A line buffer has RING rows, of which `first`
+// is the first that is made in this step, and row 0 lies in row `phase`.
+template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, unsigned PAD_BITS, int RING = 0>
 struct Scratch {
   float* data;
-  int n0, batch, c0, y0, x0, height, width;
+  int n0, batch, c0, y0, x0, height, width, first = 0, phase = 0;
 
+  __device__ __forceinline__ int place(int y) const {
+    const int row = y + phase;
+    return RING == 0 ? y : row < RING ? row : row - RING;
+  }
   __device__ __forceinline__ int index(int n, int c, int y, int x) const {
-    return OFFSET + n * IMAGE + c * CHANNEL + y * ROW_PITCH + x;
+    return OFFSET + n * IMAGE + c * CHANNEL + place(y) * ROW_PITCH + x;
   }
   __device__ __forceinline__ bool inside(int y, int x) const {
     return unsigned(y0 + y) < unsigned(height) && unsigned(x0 + x) < unsigned(width);
@@ -44,6 +49,7 @@ template <class T, int CHANNELS>
 struct Global {
   T* data;
   int n0, batch, c0, y0, x0, height, width;
+  static constexpr int first = 0;
 
   __device__ __forceinline__ long long index(int n, int c, int y, int x) const {
     return (((long long)(n0 + n) * CHANNELS + c0 + c) * height + y0 + y) * width + x0 + x;
@@ -90,10 +96,13 @@ __device__ __forceinline__ Shifted<In, Y, X> shifted(const In& in) { return Shif
 template <int FIRST, class Out>
 struct Channels {
   const Out& out;
+  int first;  // row
   __device__ __forceinline__ void pad(int n, int c, int y, int x) const { out.pad(n, FIRST + c, y, x); }
 };
 template <int FIRST, class Out>
-__device__ __forceinline__ Channels<FIRST, Out> channels_from(const Out& out) { return Channels<FIRST, Out>{out}; }
+__device__ __forceinline__ Channels<FIRST, Out> channels_from(const Out& out) {
+  return Channels<FIRST, Out>{out, out.first};
+}
 
 __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 
@@ -116,14 +125,28 @@ __device__ __forceinline__ void stage_parameters(float* scratch, const float* __
     reinterpret_cast<float4*>(scratch)[i] = __ldg(reinterpret_cast<const float4*>(params) + i);
 }
 
-// A position of a stage's region, counted by columns, rows, channels, images; relative to the box.
+// A stage's box has HELD rows, made BOX_ROWS at a time. The rows that a line buffer gets in every step but the first are one
+// pass, f(first row); the first step makes all its rows, from the last pass up. is_made(y): whether a pass's row lies in the box.
+template <class S, class Out, class F>
+__device__ __forceinline__ void each_pass(const Out& out, F f) {
+  if constexpr (S::HELD == S::BOX_ROWS) {
+    f(0);
+  } else {
+#pragma unroll 1
+    for (int top = S::HELD - S::BOX_ROWS; top + S::BOX_ROWS > out.first; top -= S::BOX_ROWS) f(top);
+  }
+}
+template <class S>
+__device__ __forceinline__ bool is_made(int y) { return S::HELD == S::BOX_ROWS || y >= 0; }
+
+// A position of a stage's region, counted by columns, rows, channels, images; relative to the box. `top` is the pass's first row.
 template <class S>
 struct Position {
   int n, c, y, x;
-  __device__ __forceinline__ explicit Position(int item) {
+  __device__ __forceinline__ explicit Position(int item, int top) {
     x = S::COLUMN + item % S::COLUMNS;
     item /= S::COLUMNS;
-    y = S::ROW + item % S::ROWS;
+    y = top + S::ROW + item % S::ROWS;
     item /= S::ROWS;
     c = item % S::CHANNELS;
     n = item / S::CHANNELS;
@@ -147,7 +170,7 @@ template <class S, class Out>
 __device__ __forceinline__ void fill_outside(const Out& out) {
   if constexpr (!S::INSIDE) {
     for (int item = threadIdx.x; item < Position<S>::COUNT; item += blockDim.x) {
-      const Position<S> o(item);
+      const Position<S> o(item, 0);
       if (!out.inside(o.y, o.x)) out.pad(o.n, o.c, o.y, o.x);
     }
   }
@@ -155,7 +178,7 @@ __device__ __forceinline__ void fill_outside(const Out& out) {
 
 // Write the padding value where the box is known to leave the image: rows above and below, columns left and right.
 template <class S, class Out>
-__device__ __forceinline__ void fill_border(const Out& out) {
+__device__ __forceinline__ void fill_border(const Out& out, int top = 0) {
   constexpr int ABOVE = S::ROW * S::BOX_COLUMNS, BELOW = (S::BOX_ROWS - S::ROW - S::ROWS) * S::BOX_COLUMNS;
   constexpr int SIDES = S::BOX_COLUMNS - S::COLUMNS, BORDER = ABOVE + BELOW + SIDES * S::ROWS;
   if constexpr (BORDER > 0) {
@@ -171,9 +194,53 @@ __device__ __forceinline__ void fill_border(const Out& out) {
         const int side = (place - ABOVE - BELOW) % WIDTH;
         y = S::ROW + (place - ABOVE - BELOW) / WIDTH, x = side < S::COLUMN ? side : side + S::COLUMNS;
       }
-      out.pad(plane / S::CHANNELS, plane % S::CHANNELS, y, x);
+      if (is_made<S>(top + y)) out.pad(plane / S::CHANNELS, plane % S::CHANNELS, top + y, x);
     }
   }
+}
+
+// f(position) for every position of a stage's region that is made in this step, a thread each; the border is padded.
+template <class S, class Out, class F>
+__device__ __forceinline__ void each_position(const Out& out, F f) {
+  each_pass<S>(out, [&](int top) {
+    fill_border<S>(out, top);
+    for (int item = threadIdx.x; item < Position<S>::COUNT; item += blockDim.x) {
+      const Position<S> o(item, top);
+      if (is_made<S>(o.y)) f(o);
+    }
+  });
+}
+
+// The item-th block of a region: its first image, channel, row and column, and the first column that is its own (the last block
+// of a row starts early instead of reading past the box).
+template <class R, int BLOCK_N, int BLOCK_C, int BLOCK_X>
+struct BlockPosition {
+  static constexpr int X_BLOCKS = (R::COLUMNS + BLOCK_X - 1) / BLOCK_X, C_BLOCKS = R::CHANNELS / BLOCK_C;
+  static constexpr int COUNT = X_BLOCKS * R::ROWS * C_BLOCKS * (R::IMAGES / BLOCK_N);
+  int n, c, y, x, own;
+  __device__ __forceinline__ BlockPosition(int item, int top) {
+    const int block = item % X_BLOCKS * BLOCK_X, last = R::COLUMNS - BLOCK_X;
+    own = R::COLUMN + block;
+    x = R::COLUMN + (block < last ? block : last);
+    y = top + R::ROW + item / X_BLOCKS % R::ROWS;
+    c = item / (X_BLOCKS * R::ROWS) % C_BLOCKS * BLOCK_C;
+    n = item / (X_BLOCKS * R::ROWS * C_BLOCKS) * BLOCK_N;
+  }
+  __device__ __forceinline__ bool owns(int column) const { return R::COLUMNS % BLOCK_X == 0 || column >= own; }
+};
+
+// block(position) for every block of the region of R that is made in this step, a thread each; the border is padded.
+template <class R, int BLOCK_N, int BLOCK_C, int BLOCK_X, class Out, class F>
+__device__ __forceinline__ void each_block(const Out& out, F block) {
+  typedef BlockPosition<R, BLOCK_N, BLOCK_C, BLOCK_X> Block;
+  each_pass<R>(out, [&](int top) {
+    fill_border<R>(out, top);
+#pragma unroll 1
+    for (int item = threadIdx.x; item < Block::COUNT; item += blockDim.x) {
+      const Block b(item, top);
+      if (is_made<R>(b.y)) block(b);
+    }
+  });
 }
 
 // Convolution. A thread computes BLOCK_C channels x BLOCK_X columns x BLOCK_N images in registers. The sum of one output runs
@@ -273,32 +340,10 @@ __device__ __forceinline__ void convolve(Sums<S>& sum, const In& in, const float
   else accumulate<S>(sum, in, weights + channel, n, first, row, column);
 }
 
-// The item-th block of a region: its first image, channel, row and column, and the first column that is its own (the last block
-// of a row starts early instead of reading past the box).
-template <class R, int BLOCK_N, int BLOCK_C, int BLOCK_X>
-struct BlockPosition {
-  static constexpr int X_BLOCKS = (R::COLUMNS + BLOCK_X - 1) / BLOCK_X, C_BLOCKS = R::CHANNELS / BLOCK_C;
-  static constexpr int COUNT = X_BLOCKS * R::ROWS * C_BLOCKS * (R::IMAGES / BLOCK_N);
-  int n, c, y, x, own;
-  __device__ __forceinline__ explicit BlockPosition(int item) {
-    const int block = item % X_BLOCKS * BLOCK_X, last = R::COLUMNS - BLOCK_X;
-    own = R::COLUMN + block;
-    x = R::COLUMN + (block < last ? block : last);
-    y = R::ROW + item / X_BLOCKS % R::ROWS;
-    c = item / (X_BLOCKS * R::ROWS) % C_BLOCKS * BLOCK_C;
-    n = item / (X_BLOCKS * R::ROWS * C_BLOCKS) * BLOCK_N;
-  }
-  __device__ __forceinline__ bool owns(int column) const { return R::COLUMNS % BLOCK_X == 0 || column >= own; }
-};
-
 template <class S, class Out, class In>
 __device__ __forceinline__ void conv2d(const Out& out, const float* __restrict__ params, const float* weights, const float* bias,
                                        const In& in) {
-  fill_border<S>(out);
-  typedef BlockPosition<S, S::BLOCK_N, S::BLOCK_C, S::BLOCK_X> Block;
-#pragma unroll 1
-  for (int item = threadIdx.x; item < Block::COUNT; item += blockDim.x) {
-    const Block b(item);
+  each_block<S, S::BLOCK_N, S::BLOCK_C, S::BLOCK_X>(out, [&](const auto& b) {
     const int channel = out.c0 + b.c;
     Sums<S> sum = {};
     if (S::INSIDE || out.wanted(b.n, b.y, b.x, S::BLOCK_X)) convolve<S>(sum, in, weights, bias, b.n, channel, b.y, b.x);
@@ -310,7 +355,7 @@ __device__ __forceinline__ void conv2d(const Out& out, const float* __restrict__
         for (int p = 0; p < S::BLOCK_X; ++p)
           if (b.owns(b.x + p))
             out.template store<S::INSIDE>(b.n + i, b.c + k, b.y, b.x + p, S::epilogue(sum[i][k][p], channel + k, params));
-  }
+  });
 }
 
 // A convolution whose output goes, in registers, into a pool P without overlap or padding. BLOCK_X counts the convolution's
@@ -318,12 +363,8 @@ __device__ __forceinline__ void conv2d(const Out& out, const float* __restrict__
 template <class S, class P, class Out, class In>
 __device__ __forceinline__ void conv2d_pool(const Out& out, const float* __restrict__ params, const float* weights,
                                             const float* bias, const In& in) {
-  fill_border<P>(out);
   constexpr int POOLED = S::BLOCK_X / P::KERNEL_X;
-  typedef BlockPosition<P, S::BLOCK_N, S::BLOCK_C, POOLED> Block;
-#pragma unroll 1
-  for (int item = threadIdx.x; item < Block::COUNT; item += blockDim.x) {
-    const Block b(item);
+  each_block<P, S::BLOCK_N, S::BLOCK_C, POOLED>(out, [&](const auto& b) {
     const int channel = out.c0 + b.c;
     float pooled[S::BLOCK_N][S::BLOCK_C][POOLED];
 #pragma unroll
@@ -360,7 +401,7 @@ __device__ __forceinline__ void conv2d_pool(const Out& out, const float* __restr
             const float v = P::MEAN ? pooled[i][k][p] / float(P::KERNEL_Y * P::KERNEL_X) : pooled[i][k][p];
             out.template store<P::INSIDE>(b.n + i, b.c + k, b.y, b.x + p, P::epilogue(v, channel + k, params));
           }
-  }
+  });
 }
 
 // Convolution with a single output position (a linear layer): a warp computes BLOCK_C channels x BLOCK_N images. Lane l takes
@@ -456,8 +497,8 @@ __device__ __forceinline__ void dense(const Out& out, const float* __restrict__ 
 // stage 0: conv2d 5x5 + relu -> 6x28x28
 struct Stage0 {
   static constexpr int IMAGES = 4, CHANNELS = 6, ROW = 0, COLUMN = 0, ROWS = 28, COLUMNS = 28, BOX_ROWS = 28,
-      BOX_COLUMNS = 28, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 2, AFTER_Y = 2,
-      KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 2, AFTER_X = 2, GROUP_IN = 1,
+      BOX_COLUMNS = 28, HELD = 28, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 2,
+      AFTER_Y = 2, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 2, AFTER_X = 2, GROUP_IN = 1,
       GROUP_OUT = 6, BLOCK_C = 6, BLOCK_X = 2, BLOCK_N = 2, WEIGHT_PITCH = 8, WEIGHT_ALIGN = 4, UNROLL_Y = 1,
       UNROLL_C = 1;
   static constexpr bool INSIDE = true, WIDE = false, BIAS = true;
@@ -470,7 +511,7 @@ struct Stage0 {
 // stage 1: max_pool2d 2x2 -> 6x14x14
 struct Stage1 {
   static constexpr int IMAGES = 4, CHANNELS = 6, ROW = 0, COLUMN = 0, ROWS = 14, COLUMNS = 14, BOX_ROWS = 14,
-      BOX_COLUMNS = 14, KERNEL_Y = 2, KERNEL_X = 2;
+      BOX_COLUMNS = 14, HELD = 14, KERNEL_Y = 2, KERNEL_X = 2;
   static constexpr bool INSIDE = true, MEAN = false;
   static __device__ __forceinline__ float epilogue(float v, int c, const float* __restrict__ params) {
     return v;
@@ -480,8 +521,8 @@ struct Stage1 {
 // stage 2: conv2d 5x5 + relu -> 16x10x10
 struct Stage2 {
   static constexpr int IMAGES = 4, CHANNELS = 16, ROW = 0, COLUMN = 0, ROWS = 10, COLUMNS = 10, BOX_ROWS = 10,
-      BOX_COLUMNS = 10, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
-      KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, GROUP_IN = 6,
+      BOX_COLUMNS = 10, HELD = 10, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0,
+      AFTER_Y = 0, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, GROUP_IN = 6,
       GROUP_OUT = 16, BLOCK_C = 2, BLOCK_X = 10, BLOCK_N = 1, WEIGHT_PITCH = 16, WEIGHT_ALIGN = 2, UNROLL_Y = 5,
       UNROLL_C = 1;
   static constexpr bool INSIDE = true, WIDE = false, BIAS = true;
@@ -494,7 +535,7 @@ struct Stage2 {
 // stage 3: max_pool2d 2x2 -> 16x5x5
 struct Stage3 {
   static constexpr int IMAGES = 4, CHANNELS = 16, ROW = 0, COLUMN = 0, ROWS = 5, COLUMNS = 5, BOX_ROWS = 5,
-      BOX_COLUMNS = 5, KERNEL_Y = 2, KERNEL_X = 2;
+      BOX_COLUMNS = 5, HELD = 5, KERNEL_Y = 2, KERNEL_X = 2;
   static constexpr bool INSIDE = true, MEAN = false;
   static __device__ __forceinline__ float epilogue(float v, int c, const float* __restrict__ params) {
     return v;
@@ -504,7 +545,7 @@ struct Stage3 {
 // stage 4: conv2d 5x5 + relu -> 120x1x1
 struct Stage4 {
   static constexpr int IMAGES = 4, CHANNELS = 120, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, BOX_ROWS = 1,
-      BOX_COLUMNS = 1, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
+      BOX_COLUMNS = 1, HELD = 1, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
       KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, BLOCK_C = 8, BLOCK_N = 4,
       DEPTH = 400, WEIGHTS = 2624, WEIGHT_PITCH = 512, BIAS = 64064, UNROLL = 1;
   static constexpr bool INSIDE = true, FLAT = true, WHOLE = false;
@@ -517,7 +558,7 @@ struct Stage4 {
 // stage 5: conv2d 1x1 + relu -> 84x1x1
 struct Stage5 {
   static constexpr int IMAGES = 4, CHANNELS = 84, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, BOX_ROWS = 1,
-      BOX_COLUMNS = 1, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
+      BOX_COLUMNS = 1, HELD = 1, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
       KERNEL_X = 1, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, BLOCK_C = 8, BLOCK_N = 4,
       DEPTH = 120, WEIGHTS = 64184, WEIGHT_PITCH = 128, BIAS = 74936, UNROLL = 1;
   static constexpr bool INSIDE = true, FLAT = true, WHOLE = false;
@@ -530,7 +571,7 @@ struct Stage5 {
 // stage 6: conv2d 1x1 -> 10x1x1
 struct Stage6 {
   static constexpr int IMAGES = 4, CHANNELS = 10, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, BOX_ROWS = 1,
-      BOX_COLUMNS = 1, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
+      BOX_COLUMNS = 1, HELD = 1, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
       KERNEL_X = 1, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, BLOCK_C = 2, BLOCK_N = 4,
       DEPTH = 84, WEIGHTS = 75020, WEIGHT_PITCH = 128, BIAS = 76300, UNROLL = 1;
   static constexpr bool INSIDE = true, FLAT = true, WHOLE = false;
@@ -540,13 +581,17 @@ struct Stage6 {
 };
 
 extern "C" __global__ void __launch_bounds__(160, 3)
-k_3487583483ff(const float* __restrict__ in0, float* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
+k_ed67d8fe953e(const float* __restrict__ in0, float* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
   extern __shared__ __align__(16) float scratch[];
   const int tile = blockIdx.x;
   const int tile_x = tile % tiles_x * 1;
   const int tile_y = tile / tiles_x % tiles_y * 1;
   const int tile_c = tile / tiles_x / tiles_y % 1 * 10;
   const int tile_n = tile / tiles_x / tiles_y / 1 * 4;
+
+  stage_parameters<208>(scratch + 6304, params + 0);
+  stage_parameters<2416>(scratch + 6512, params + 208);
+  __syncthreads();
 
   const Global<const float, 1> b0{in0, tile_n, batch, tile_c * 0 / 1 + 0, tile_y * 0 / 1 + -2, tile_x * 0 / 1 + -2, h0, w0};
   const Scratch<0, 1176, 196, 14, 0x0u> b2{scratch, tile_n, batch, tile_c * 0 / 1 + 0, tile_y * 0 / 1 + 0, tile_x * 0 / 1 + 0, h1, w1};
@@ -555,9 +600,6 @@ k_3487583483ff(const float* __restrict__ in0, float* __restrict__ out, const flo
   const Scratch<480, 84, 1, 1, 0x0u> b6{scratch, tile_n, batch, tile_c * 0 / 1 + 0, tile_y * 0 / 1 + 0, tile_x * 0 / 1 + 0, h4, w4};
   const Global<float, 10> b7{out, tile_n, batch, tile_c * 0 / 1 + 0, tile_y * 0 / 1 + 0, tile_x * 0 / 1 + 0, h4, w4};
 
-  stage_parameters<208>(scratch + 6304, params + 0);
-  stage_parameters<2416>(scratch + 6512, params + 208);
-  __syncthreads();
   conv2d_pool<Stage0, Stage1>(b2, params, scratch + 6304, scratch + 6504, b0);
   __syncthreads();
   conv2d_pool<Stage2, Stage3>(b4, params, scratch + 6512, scratch + 8912, b2);

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import fusec
+from fusec.graph.layers import Axis
 from fusec.graph.reference import run
 from fusec.pipeline import read
 from fusec.plan.construct import construct
+from fusec.plan.footprint import granularity
 from fusec.schedule.ir import Tile
 from tests.harness import EmulatedCuda, Floats, Gpu, Runner, assert_same_bits
 from tests.small_networks import image_of, whole_chain
@@ -36,6 +38,7 @@ from tests.gpu.test_targets_gpu import Gpu, run_chain
 cupy.cuda.set_allocator(None)  # every array is an allocation of its own, whose ends the sanitizer knows
 for name in sys.argv[1:]:
     run_chain(Gpu(), name)
+    run_chain(Gpu(), name, walked=True)
 """
 
 
@@ -51,18 +54,25 @@ def test_networks_fused_or_not(name: str) -> None:
         np.testing.assert_allclose(results[0], wanted.reshape(results[0].shape), rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
 
 
-def run_chain(runner: Runner, name: str) -> Floats:
-    """One of the padded chains, on values that do not stay exact."""
+def run_chain(runner: Runner, name: str, walked: bool = False) -> Floats:
+    """One of the padded chains, in tiles or in strips, on values that do not stay exact."""
     graph = (GRAPHS | ENDS)[name](None, None)
     chain = whole_chain(graph)
-    schedule = construct(chain, Tile(2, chain.shapes[chain.output].channels, 4, 8), runner.device, ("x",))
+    tile, step = Tile(2, chain.shapes[chain.output].channels, 8, 8), granularity(chain, Axis.Y) if walked else None
+    schedule = construct(chain, tile, runner.device, ("x",), step)
     return runner.run(schedule, {"x": image_of(graph, 23, 37, 3) / np.float32(7)})
 
 
+@pytest.mark.parametrize("walked", [False, True], ids=["tiles", "strips"])
 @pytest.mark.parametrize("name", [*GRAPHS, *ENDS])
-def test_the_emulator_gives_the_gpus_bits(name: str) -> None:
+def test_the_emulator_gives_the_gpus_bits(name: str, walked: bool) -> None:
     """For sums and products, which the two have to round alike."""
-    assert_same_bits(run_chain(Gpu(), name), run_chain(EmulatedCuda(), name))
+    assert_same_bits(run_chain(Gpu(), name, walked), run_chain(EmulatedCuda(), name, walked))
+
+
+@pytest.mark.parametrize("name", [*GRAPHS, *ENDS])
+def test_strips_give_the_bits_of_tiles(name: str) -> None:
+    assert_same_bits(run_chain(Gpu(), name), run_chain(Gpu(), name, walked=True))
 
 
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck", "synccheck"])

@@ -39,6 +39,11 @@ def clipped(part: Affine, origin: int, size: int) -> range:
     return range(max(0, start), max(0, min(size, start + part.extent)))
 
 
+def rows_of(schedule: Schedule, part: Affine, y: int, out: int, size: int) -> set[int]:
+    """Rows of a tensor that the tile at row `y` makes or reads in all its steps, each once."""
+    return {row for step in schedule.steps(y, out) for row in clipped(part, step, size)}
+
+
 def taps(layer: L.Layer, axis: L.Axis, position: int) -> int:
     """Filter taps that reach output `position`, one after the other."""
     if isinstance(layer, L.ConvTranspose2d):
@@ -62,7 +67,7 @@ def brute_stage(schedule: Schedule, index: int, nominal: Nominal) -> tuple[int, 
         images = min(schedule.tile.images, nominal.batch - n)
         box = stage.footprint
         values = images * len(clipped(box.c, c, channels))
-        rows, columns = clipped(box.y, y, height), clipped(box.x, x, width)
+        rows, columns = rows_of(schedule, box.y, y, extents[chain.output][0], height), clipped(box.x, x, width)
         positions += values * len(rows) * len(columns)
         if depth:
             products += values * depth * sum(taps(layer, L.Axis.Y, i) * taps(layer, L.Axis.X, j) for i in rows for j in columns)
@@ -93,10 +98,12 @@ def test_counts_equal_brute_force(case: tuple[Schedule, Nominal]) -> None:
         for t in chain.inputs:
             box = boxes[t]
             read += min(schedule.tile.images, nominal.batch - n) * len(clipped(box.c, c, chain.shapes[t].channels)) \
-                * len(clipped(box.y, y, extents[t][0])) * len(clipped(box.x, x, extents[t][1]))
+                * len(rows_of(schedule, box.y, y, extents[chain.output][0], extents[t][0])) \
+                * len(clipped(box.x, x, extents[t][1]))
         for stage in schedule.stages:
             if stage.node and "weight" in stage.node.params and isinstance(stage.node.layer, L.Conv2d):
-                weights += len(clipped(stage.footprint.c, c, stage.node.layer.out_channels)) * (
+                steps = len(schedule.steps(y, extents[chain.output][0]))
+                weights += steps * len(clipped(stage.footprint.c, c, stage.node.layer.out_channels)) * (
                     stage.node.params["weight"][0].size + int(stage.node.layer.bias))
     assert found.bytes_read == 4 * read
     assert found.bytes_written == 4 * nominal.batch * chain.shapes[chain.output].channels * math.prod(extents[chain.output])

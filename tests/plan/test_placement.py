@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusec.graph import layers as L
-from fusec.plan.placement import ALIGN, Life, lives, offsets, steps
+from fusec.plan.placement import ALIGN, Life, lives, offsets, phases
 from fusec.schedule.ir import Chain
 from fusec.schedule.verify import scratch_bytes, verify
 from fusec.targets.device import DEVICES, generic_host
@@ -109,9 +109,9 @@ def test_steps_and_lives() -> None:
     """A convolution and the pool behind it share a step; what the first reads lives through it, as what the second makes."""
     graph = network(L.Input(3), a=conv(4), p=max_pool(2, 2), b=conv(4), s=(L.Add(), "p", "b"))
     chain = whole_chain(graph)
-    assert steps(chain, ("x",)) == [("x",), ("a", "p"), ("b",), ("s",)]
+    assert phases(chain, ("x",)) == [("x",), ("a", "p"), ("b",), ("s",)]
     assert lives(chain, ("x",)) == [Life("x", 0, 1), Life("p", 1, 3), Life("b", 2, 3)]
-    assert steps(chain, ()) == [("a", "p"), ("b",), ("s",)]
+    assert phases(chain, ()) == [("a", "p"), ("b",), ("s",)]
     assert lives(chain, ()) == [Life("p", 0, 2), Life("b", 1, 2)]
 
 

@@ -149,6 +149,10 @@ def changed(schedule: Schedule, name: str, **changes: object) -> Schedule:
     return with_buffer(schedule, buffer_named(schedule, name), **changes)
 
 
+def closer(schedule: Schedule, name: str, pitch: str) -> Schedule:
+    return changed(schedule, name, **{pitch: getattr(buffer_named(schedule, name), pitch) // 2})
+
+
 def resized(schedule: Schedule, height: int) -> Schedule:
     return replace(schedule, tile=replace(schedule.tile, height=height))
 
@@ -163,7 +167,9 @@ ERRORS: dict[str, tuple[Callable[[Schedule], Schedule], str]] = {
     "box without its last column": (lambda s: held(s, "b", "x", "last"), "s: needs"),
     "box without its last channel": (lambda s: held(s, "s", "c", "last"), "p: needs"),
     "device memory without its last row": (lambda s: held(s, "x@global", "y", "last"), "load x: needs"),
-    "skip overwritten": (lambda s: changed(s, "b", offset=buffer_named(s, "a").offset), "where b was written last"),
+    "skip overwritten": (lambda s: changed(s, "b", offset=buffer_named(s, "a").offset), "of b was written last"),
+    "rows over each other": (lambda s: closer(s, "a", "row_pitch"), "where row . of a was written"),
+    "channels over each other": (lambda s: closer(s, "x", "channel_pitch"), "a: reads element"),
     "outside scratch": (lambda s: changed(s, "a", offset=-64), "outside the"),
     "nothing loaded": (lambda s: with_stages(s, s.stages[1:]), "where nothing was written last"),
     "unguarded device memory": (unguarded, "unguarded, outside the image"),
@@ -182,11 +188,28 @@ def test_faults_that_stop_the_interpreter(fault: str) -> None:
         outcome(plant(residual()))
 
 
+WALK_ERRORS: dict[str, tuple[Callable[[Schedule], Schedule], str]] = {
+    "line buffer of too few rows": (lambda s: held(s, "a", "y", "first"), "b: needs"),
+    "line buffer not kept": (lambda s: changed(s, "one", offset=buffer_named(s, "a").offset), "where row .* of one was"),
+    "longer steps than the boxes are for": (lambda s: replace(s, step=4), "was written 0 times"),
+    "strips over each other": (lambda s: resized(s, 5), "was written 2 times"),
+}
+
+
+@pytest.mark.parametrize("fault", WALK_ERRORS)
+def test_faults_of_a_walk_stop_the_interpreter(fault: str) -> None:
+    plant, message = WALK_ERRORS[fault]
+    graph = network(L.Input(3), a=conv(4), b=conv(4), s=(L.Add(), "a", "b"), one=conv(6), out=conv(5, 1))
+    schedule = schedule_of(graph, 8, 4, step=2)
+    image = {"x": image_of(graph, 13, 9)}
+    np.testing.assert_array_equal(interpret(schedule, image), run(graph, image["x"], dtype=np.float32)["out"])
+    with pytest.raises(InternalError, match=message):
+        interpret(plant(schedule), image)
+
+
 FAULTS: dict[str, Callable[[Schedule], Schedule]] = {
     "padding of a convolution": lambda s: changed(s, "a", padding_value=1.0),
     "padding of a max pool": lambda s: changed(s, "s", padding_value=1e6),
-    "row pitch": lambda s: changed(s, "a", row_pitch=buffer_named(s, "a").row_pitch - 1),
-    "channel pitch": lambda s: changed(s, "x", channel_pitch=buffer_named(s, "x").channel_pitch // 2),
 }
 
 

@@ -29,12 +29,23 @@ def shared() -> Schedule:
     return schedule_of(graph, 4, 4)
 
 
+def walked() -> Schedule:
+    """Strips of 8 rows walked down by 2; `one` is read by a convolution of 1x1 and needs no line buffer."""
+    graph = network(L.Input(3, None, None), a=conv(4), b=conv(4), s=(L.Add(), "a", "b"), p=max_pool(3, 2, pad=1), one=conv(6),
+                    out=conv(5, 1))
+    return schedule_of(graph, 8, 4, step=2)
+
+
 def other_tensor(schedule: Schedule) -> Schedule:
     return with_read(schedule, stage_named(schedule, "s"), 0, buffer=buffer_named(schedule, "b"))
 
 
 def reuse(schedule: Schedule) -> Schedule:
     return replace(schedule, overlap={L.Axis.Y: Overlap.REUSE, L.Axis.X: Overlap.RECOMPUTE})
+
+
+def reuse_along_x(schedule: Schedule) -> Schedule:
+    return replace(schedule, overlap={L.Axis.Y: Overlap.REUSE, L.Axis.X: Overlap.REUSE})
 
 
 def swapped(schedule: Schedule, first: str, second: str) -> Schedule:
@@ -126,8 +137,17 @@ FAULTS: dict[str, tuple[Callable[[], Schedule], Callable[[Schedule], Schedule], 
     "tile of no images": (residual, lambda s: replace(s, tile=Tile(0, 5, 4, 4)), "is not within"),
     "another tile than is written": (residual, lambda s: replace(s, tile=Tile(1, 5, 5, 4)), "writes y"),
     "fold without reuse": (residual, lambda s: changed(s, "a", fold=L.Axis.Y), "folded"),
-    "reuse": (residual, reuse, "only recomputed"),
-    "stages in space": (residual, lambda s: replace(s, execution=Execution.IN_SPACE), "only recomputed"),
+    "fold of a tensor without overlap": (walked, lambda s: changed(s, "one", fold=L.Axis.Y), "one: y .* keeps no rows"),
+    "fold along x": (walked, lambda s: changed(s, "a", fold=L.Axis.X), "a cannot be folded"),
+    "fold of device memory": (walked, lambda s: changed(s, "x@global", fold=L.Axis.Y), "cannot be folded"),
+    "line buffer without its first row": (walked, lambda s: held(s, "a", "y", "first"), "not inside the buffer"),
+    "line buffer in a place used by another phase": (walked, lambda s: moved(s, "one", "x"), "share scratch"),
+    "reuse without steps": (residual, reuse, "the step None disagree"),
+    "steps without reuse": (residual, lambda s: replace(s, step=2), "the step 2 disagree"),
+    "reuse along x by narrow strips": (walked, reuse_along_x, "do not cover the width"),
+    "steps that do not divide the strip": (walked, lambda s: replace(s, tile=Tile(1, 5, 9, 4)), "do not divide a strip of 9"),
+    "other steps than the boxes are for": (walked, lambda s: replace(s, step=1), "writes y"),
+    "stages in space": (residual, lambda s: replace(s, execution=Execution.IN_SPACE), "only stages in time"),
 }
 
 

@@ -14,6 +14,7 @@ from fusec.graph.graph import LayerGraph
 from fusec.graph.reference import run
 from fusec.graph.simplify import simplify
 from fusec.plan.construct import construct
+from fusec.plan.footprint import granularity
 from fusec.schedule.ir import Tile
 from fusec.schedule.verify import verify
 from tests.harness import Floats, Runner
@@ -104,9 +105,10 @@ GRAPHS = {f.__name__: f for f in (three_convs, lopsided, max_pool_behind_relu, m
 ENDS = {f.__name__: f for f in (grouped_end, depthwise_end, depthwise_pair, dense_end, pooled_end)}
 
 
-def check(target: Runner, graph: LayerGraph, tile: Tile, staged: tuple[str, ...], *images: Floats) -> None:
+def check(target: Runner, graph: LayerGraph, tile: Tile, staged: tuple[str, ...], *images: Floats,
+          step: int | None = None) -> None:
     chain = whole_chain(graph)
-    schedule = construct(chain, tile, target.device, staged)
+    schedule = construct(chain, tile, target.device, staged, step)
     verify(schedule)
     for x in images:  # one build for all of them
         np.testing.assert_array_equal(target.run(schedule, {"x": x}), run(graph, x)[chain.output])
@@ -119,6 +121,33 @@ def test_small_tiles_of_any_image(target: Runner, name: str, staged: tuple[str, 
     graph = GRAPHS[name](None, None)
     tile = Tile(2, graph.shapes[graph.outputs[0]].channels, 4, 8)
     check(target, graph, tile, staged, *(image_of(graph, h, w, 3) for h, w in ((13, 21), (1, 17), (5, 3), (8, 16))))
+
+
+@pytest.mark.parametrize("staged", [(), ("x",)], ids=["direct", "staged"])
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_strips_of_any_image(target: Runner, name: str, times: int, staged: tuple[str, ...]) -> None:
+    """Strips of 12 rows walked down in short and in long steps: borders above, below, and inside a step."""
+    graph = GRAPHS[name](None, None)
+    step = granularity(whole_chain(graph), L.Axis.Y) * times
+    tile = Tile(2, graph.shapes[graph.outputs[0]].channels, 12 * times, 8)
+    check(target, graph, tile, staged, *(image_of(graph, h, w, 3) for h, w in ((13, 21), (1, 17), (5, 3), (24, 16))), step=step)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_one_strip_for_a_whole_image(target: Runner, name: str) -> None:
+    """Reuse along both axes: nothing is computed twice, and columns outside the image are known."""
+    graph = GRAPHS[name](9, 7)
+    shape, step = graph.shapes[graph.outputs[0]], granularity(whole_chain(graph), L.Axis.Y)
+    tile = Tile(2, shape.channels, -(-(shape.height or 0) // step) * step, shape.width or 0)
+    check(target, graph, tile, ("x",), image_of(graph, 9, 7, 3), step=step)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("name", ENDS)
+def test_strips_of_channel_tiles(target: Runner, name: str, channels: int) -> None:
+    graph = ENDS[name](None, None)
+    check(target, graph, Tile(2, channels, 4, 5), (), image_of(graph, 7, 11, 3), step=2)
 
 
 @pytest.mark.parametrize("name", GRAPHS)

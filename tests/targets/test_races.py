@@ -7,8 +7,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from fusec.graph.layers import Axis
 from fusec.graph.reference import run
 from fusec.plan.construct import construct
+from fusec.plan.footprint import granularity
 from fusec.schedule.ir import Tile
 from fusec.schedule.show import show
 from tests.emulator import can_sanitize
@@ -54,11 +56,23 @@ def test_random_cpu_kernels_under_sanitizers(data: st.DataObject) -> None:
 
 @sanitized
 @pytest.mark.parametrize("target", [EmulatedCuda(sanitize=True), Cpu(sanitize=True)], ids=str)
+@pytest.mark.parametrize("walked", [False, True], ids=["tiles", "strips"])
 @pytest.mark.parametrize("name", [*GRAPHS, *ENDS])
-def test_padded_chains_under_sanitizers(target: Runner, name: str) -> None:
+def test_padded_chains_under_sanitizers(target: Runner, name: str, walked: bool) -> None:
     graph = (GRAPHS | ENDS)[name](None, None)
     chain = whole_chain(graph)
     channels = chain.shapes[chain.output].channels
-    schedule = construct(chain, Tile(2, channels // 2 if name in ENDS else channels, 4, 8), target.device, ())
+    tile, step = Tile(2, channels // 2 if name in ENDS else channels, 8, 8), granularity(chain, Axis.Y) if walked else None
+    schedule = construct(chain, tile, target.device, (), step)
     x = image_of(graph, 7, 11, 3)
+    np.testing.assert_array_equal(target.run(schedule, {"x": x}), run(graph, x)[chain.output])
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_strips_in_any_order_of_threads(name: str) -> None:
+    target, graph = EmulatedCuda("all"), GRAPHS[name](None, None)
+    chain = whole_chain(graph)
+    tile = Tile(1, chain.shapes[chain.output].channels, 12, 8)
+    schedule = construct(chain, tile, target.device, (), granularity(chain, Axis.Y))
+    x = image_of(graph, 13, 9, 2)
     np.testing.assert_array_equal(target.run(schedule, {"x": x}), run(graph, x)[chain.output])

@@ -53,15 +53,20 @@ INLINE float multiply_add(float a, float b, float sum) { return __builtin_fmaf(a
 INLINE int least(int a, int b) { return a < b ? a : b; }
 INLINE int most(int a, int b) { return a > b ? a : b; }
 
-// A box in scratch. Positions outside the image hold PAD.
-template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, int COLUMN_PITCH, uint32_t PAD>
+// A box in scratch. Positions outside the image hold PAD. A line buffer has RING rows, of which `first` is the first that is made
+// in this step, and row 0 lies in row `phase`.
+template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, int COLUMN_PITCH, uint32_t PAD, int RING = 0>
 struct Scratch {
   float* data;
-  int n0, batch, c0, y0, x0, height, width;
+  int n0, batch, c0, y0, x0, height, width, first = 0, phase = 0;
   static constexpr bool IS_GLOBAL = false;
 
+  INLINE int place(int y) const {
+    const int row = y + phase;
+    return RING == 0 ? y : row < RING ? row : row - RING;
+  }
   INLINE float* pointer(int n, int c, int y, int x) const {
-    return data + (OFFSET + n * IMAGE + c * CHANNEL + y * ROW_PITCH + x * COLUMN_PITCH);
+    return data + (OFFSET + n * IMAGE + c * CHANNEL + place(y) * ROW_PITCH + x * COLUMN_PITCH);
   }
   INLINE float at(int n, int c, int y, int x) const { return *pointer(n, c, y, x); }
   template <int LANES>
@@ -91,6 +96,7 @@ struct Global {
   T* data;
   int n0, batch, c0, y0, x0, height, width;
   static constexpr bool IS_GLOBAL = true;
+  static constexpr int first = 0;
 
   INLINE T* pointer(int n, int c, int y, int x) const {
     const int64_t row = (int64_t)(n0 + n) * (CHANNELS_LAST ? height : CHANNELS);
@@ -135,22 +141,22 @@ INLINE Shifted<In, Y, X> shifted(const In& in) {
   return Shifted<In, Y, X>{in};
 }
 
-// The part of a stage's box that lies inside the image and the batch, relative to the box.
+// The part of what a stage makes in this step that lies inside the image and the batch, relative to the stage's box.
 struct Region {
   int images, top, bottom, left, right;
 };
 template <class S, class Out>
 INLINE Region clip_region(const Out& out) {
-  const int bottom = least(S::BOX_ROWS, out.height - out.y0), right = least(S::BOX_COLUMNS, out.width - out.x0);
-  return Region{least(S::IMAGES, out.batch - out.n0), most(0, -out.y0), bottom, most(0, -out.x0), right};
+  const int bottom = least(S::HELD, out.height - out.y0), right = least(S::BOX_COLUMNS, out.width - out.x0);
+  return Region{least(S::IMAGES, out.batch - out.n0), most(out.first, -out.y0), bottom, most(0, -out.x0), right};
 }
 
-// Write the padding value to channels [FIRST, FIRST + CHANNELS) of the positions outside the region.
+// Write the padding value to channels [FIRST, FIRST + CHANNELS) of the positions of this step outside the region.
 template <class S, class Out>
 INLINE void fill_border(const Out& out, const Region& r, int first = 0) {
   if (Out::IS_GLOBAL) return;
   for (int n = 0; n < r.images; ++n)
-    for (int y = 0; y < S::BOX_ROWS; ++y) {
+    for (int y = out.first; y < S::HELD; ++y) {
       const bool row_inside = y >= r.top && y < r.bottom;
       for (int x = 0; x < S::BOX_COLUMNS; ++x) {
         if (row_inside && x == r.left && r.right > r.left) x = r.right;

@@ -95,32 +95,10 @@ __device__ __forceinline__ void convolve(Sums<S>& sum, const In& in, const float
   else accumulate<S>(sum, in, weights + channel, n, first, row, column);
 }
 
-// The item-th block of a region: its first image, channel, row and column, and the first column that is its own (the last block
-// of a row starts early instead of reading past the box).
-template <class R, int BLOCK_N, int BLOCK_C, int BLOCK_X>
-struct BlockPosition {
-  static constexpr int X_BLOCKS = (R::COLUMNS + BLOCK_X - 1) / BLOCK_X, C_BLOCKS = R::CHANNELS / BLOCK_C;
-  static constexpr int COUNT = X_BLOCKS * R::ROWS * C_BLOCKS * (R::IMAGES / BLOCK_N);
-  int n, c, y, x, own;
-  __device__ __forceinline__ explicit BlockPosition(int item) {
-    const int block = item % X_BLOCKS * BLOCK_X, last = R::COLUMNS - BLOCK_X;
-    own = R::COLUMN + block;
-    x = R::COLUMN + (block < last ? block : last);
-    y = R::ROW + item / X_BLOCKS % R::ROWS;
-    c = item / (X_BLOCKS * R::ROWS) % C_BLOCKS * BLOCK_C;
-    n = item / (X_BLOCKS * R::ROWS * C_BLOCKS) * BLOCK_N;
-  }
-  __device__ __forceinline__ bool owns(int column) const { return R::COLUMNS % BLOCK_X == 0 || column >= own; }
-};
-
 template <class S, class Out, class In>
 __device__ __forceinline__ void conv2d(const Out& out, const float* __restrict__ params, const float* weights, const float* bias,
                                        const In& in) {
-  fill_border<S>(out);
-  typedef BlockPosition<S, S::BLOCK_N, S::BLOCK_C, S::BLOCK_X> Block;
-#pragma unroll 1
-  for (int item = threadIdx.x; item < Block::COUNT; item += blockDim.x) {
-    const Block b(item);
+  each_block<S, S::BLOCK_N, S::BLOCK_C, S::BLOCK_X>(out, [&](const auto& b) {
     const int channel = out.c0 + b.c;
     Sums<S> sum = {};
     if (S::INSIDE || out.wanted(b.n, b.y, b.x, S::BLOCK_X)) convolve<S>(sum, in, weights, bias, b.n, channel, b.y, b.x);
@@ -132,7 +110,7 @@ __device__ __forceinline__ void conv2d(const Out& out, const float* __restrict__
         for (int p = 0; p < S::BLOCK_X; ++p)
           if (b.owns(b.x + p))
             out.template store<S::INSIDE>(b.n + i, b.c + k, b.y, b.x + p, S::epilogue(sum[i][k][p], channel + k, params));
-  }
+  });
 }
 
 // A convolution whose output goes, in registers, into a pool P without overlap or padding. BLOCK_X counts the convolution's
@@ -140,12 +118,8 @@ __device__ __forceinline__ void conv2d(const Out& out, const float* __restrict__
 template <class S, class P, class Out, class In>
 __device__ __forceinline__ void conv2d_pool(const Out& out, const float* __restrict__ params, const float* weights,
                                             const float* bias, const In& in) {
-  fill_border<P>(out);
   constexpr int POOLED = S::BLOCK_X / P::KERNEL_X;
-  typedef BlockPosition<P, S::BLOCK_N, S::BLOCK_C, POOLED> Block;
-#pragma unroll 1
-  for (int item = threadIdx.x; item < Block::COUNT; item += blockDim.x) {
-    const Block b(item);
+  each_block<P, S::BLOCK_N, S::BLOCK_C, POOLED>(out, [&](const auto& b) {
     const int channel = out.c0 + b.c;
     float pooled[S::BLOCK_N][S::BLOCK_C][POOLED];
 #pragma unroll
@@ -182,5 +156,5 @@ __device__ __forceinline__ void conv2d_pool(const Out& out, const float* __restr
             const float v = P::MEAN ? pooled[i][k][p] / float(P::KERNEL_Y * P::KERNEL_X) : pooled[i][k][p];
             out.template store<P::INSIDE>(b.n + i, b.c + k, b.y, b.x + p, P::epilogue(v, channel + k, params));
           }
-  }
+  });
 }

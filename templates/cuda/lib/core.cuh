@@ -1,13 +1,18 @@
 // Buffers as a kernel sees them. Positions are relative to the box; (c0, y0, x0) is the box's first position in its tensor.
 
-// A box in scratch. Positions outside the image hold PAD, whose bits PAD_BITS are.
-template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, unsigned PAD_BITS>
+// A box in scratch. Positions outside the image hold PAD, whose bits PAD_BITS are. A line buffer has RING rows, of which `first`
+// is the first that is made in this step, and row 0 lies in row `phase`.
+template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, unsigned PAD_BITS, int RING = 0>
 struct Scratch {
   float* data;
-  int n0, batch, c0, y0, x0, height, width;
+  int n0, batch, c0, y0, x0, height, width, first = 0, phase = 0;
 
+  __device__ __forceinline__ int place(int y) const {
+    const int row = y + phase;
+    return RING == 0 ? y : row < RING ? row : row - RING;
+  }
   __device__ __forceinline__ int index(int n, int c, int y, int x) const {
-    return OFFSET + n * IMAGE + c * CHANNEL + y * ROW_PITCH + x;
+    return OFFSET + n * IMAGE + c * CHANNEL + place(y) * ROW_PITCH + x;
   }
   __device__ __forceinline__ bool inside(int y, int x) const {
     return unsigned(y0 + y) < unsigned(height) && unsigned(x0 + x) < unsigned(width);
@@ -40,6 +45,7 @@ template <class T, int CHANNELS>
 struct Global {
   T* data;
   int n0, batch, c0, y0, x0, height, width;
+  static constexpr int first = 0;
 
   __device__ __forceinline__ long long index(int n, int c, int y, int x) const {
     return (((long long)(n0 + n) * CHANNELS + c0 + c) * height + y0 + y) * width + x0 + x;
@@ -86,10 +92,13 @@ __device__ __forceinline__ Shifted<In, Y, X> shifted(const In& in) { return Shif
 template <int FIRST, class Out>
 struct Channels {
   const Out& out;
+  int first;  // row
   __device__ __forceinline__ void pad(int n, int c, int y, int x) const { out.pad(n, FIRST + c, y, x); }
 };
 template <int FIRST, class Out>
-__device__ __forceinline__ Channels<FIRST, Out> channels_from(const Out& out) { return Channels<FIRST, Out>{out}; }
+__device__ __forceinline__ Channels<FIRST, Out> channels_from(const Out& out) {
+  return Channels<FIRST, Out>{out, out.first};
+}
 
 __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 
@@ -112,14 +121,28 @@ __device__ __forceinline__ void stage_parameters(float* scratch, const float* __
     reinterpret_cast<float4*>(scratch)[i] = __ldg(reinterpret_cast<const float4*>(params) + i);
 }
 
-// A position of a stage's region, counted by columns, rows, channels, images; relative to the box.
+// A stage's box has HELD rows, made BOX_ROWS at a time. The rows that a line buffer gets in every step but the first are one
+// pass, f(first row); the first step makes all its rows, from the last pass up. is_made(y): whether a pass's row lies in the box.
+template <class S, class Out, class F>
+__device__ __forceinline__ void each_pass(const Out& out, F f) {
+  if constexpr (S::HELD == S::BOX_ROWS) {
+    f(0);
+  } else {
+#pragma unroll 1
+    for (int top = S::HELD - S::BOX_ROWS; top + S::BOX_ROWS > out.first; top -= S::BOX_ROWS) f(top);
+  }
+}
+template <class S>
+__device__ __forceinline__ bool is_made(int y) { return S::HELD == S::BOX_ROWS || y >= 0; }
+
+// A position of a stage's region, counted by columns, rows, channels, images; relative to the box. `top` is the pass's first row.
 template <class S>
 struct Position {
   int n, c, y, x;
-  __device__ __forceinline__ explicit Position(int item) {
+  __device__ __forceinline__ explicit Position(int item, int top) {
     x = S::COLUMN + item % S::COLUMNS;
     item /= S::COLUMNS;
-    y = S::ROW + item % S::ROWS;
+    y = top + S::ROW + item % S::ROWS;
     item /= S::ROWS;
     c = item % S::CHANNELS;
     n = item / S::CHANNELS;
@@ -143,7 +166,7 @@ template <class S, class Out>
 __device__ __forceinline__ void fill_outside(const Out& out) {
   if constexpr (!S::INSIDE) {
     for (int item = threadIdx.x; item < Position<S>::COUNT; item += blockDim.x) {
-      const Position<S> o(item);
+      const Position<S> o(item, 0);
       if (!out.inside(o.y, o.x)) out.pad(o.n, o.c, o.y, o.x);
     }
   }
@@ -151,7 +174,7 @@ __device__ __forceinline__ void fill_outside(const Out& out) {
 
 // Write the padding value where the box is known to leave the image: rows above and below, columns left and right.
 template <class S, class Out>
-__device__ __forceinline__ void fill_border(const Out& out) {
+__device__ __forceinline__ void fill_border(const Out& out, int top = 0) {
   constexpr int ABOVE = S::ROW * S::BOX_COLUMNS, BELOW = (S::BOX_ROWS - S::ROW - S::ROWS) * S::BOX_COLUMNS;
   constexpr int SIDES = S::BOX_COLUMNS - S::COLUMNS, BORDER = ABOVE + BELOW + SIDES * S::ROWS;
   if constexpr (BORDER > 0) {
@@ -167,7 +190,51 @@ __device__ __forceinline__ void fill_border(const Out& out) {
         const int side = (place - ABOVE - BELOW) % WIDTH;
         y = S::ROW + (place - ABOVE - BELOW) / WIDTH, x = side < S::COLUMN ? side : side + S::COLUMNS;
       }
-      out.pad(plane / S::CHANNELS, plane % S::CHANNELS, y, x);
+      if (is_made<S>(top + y)) out.pad(plane / S::CHANNELS, plane % S::CHANNELS, top + y, x);
     }
   }
+}
+
+// f(position) for every position of a stage's region that is made in this step, a thread each; the border is padded.
+template <class S, class Out, class F>
+__device__ __forceinline__ void each_position(const Out& out, F f) {
+  each_pass<S>(out, [&](int top) {
+    fill_border<S>(out, top);
+    for (int item = threadIdx.x; item < Position<S>::COUNT; item += blockDim.x) {
+      const Position<S> o(item, top);
+      if (is_made<S>(o.y)) f(o);
+    }
+  });
+}
+
+// The item-th block of a region: its first image, channel, row and column, and the first column that is its own (the last block
+// of a row starts early instead of reading past the box).
+template <class R, int BLOCK_N, int BLOCK_C, int BLOCK_X>
+struct BlockPosition {
+  static constexpr int X_BLOCKS = (R::COLUMNS + BLOCK_X - 1) / BLOCK_X, C_BLOCKS = R::CHANNELS / BLOCK_C;
+  static constexpr int COUNT = X_BLOCKS * R::ROWS * C_BLOCKS * (R::IMAGES / BLOCK_N);
+  int n, c, y, x, own;
+  __device__ __forceinline__ BlockPosition(int item, int top) {
+    const int block = item % X_BLOCKS * BLOCK_X, last = R::COLUMNS - BLOCK_X;
+    own = R::COLUMN + block;
+    x = R::COLUMN + (block < last ? block : last);
+    y = top + R::ROW + item / X_BLOCKS % R::ROWS;
+    c = item / (X_BLOCKS * R::ROWS) % C_BLOCKS * BLOCK_C;
+    n = item / (X_BLOCKS * R::ROWS * C_BLOCKS) * BLOCK_N;
+  }
+  __device__ __forceinline__ bool owns(int column) const { return R::COLUMNS % BLOCK_X == 0 || column >= own; }
+};
+
+// block(position) for every block of the region of R that is made in this step, a thread each; the border is padded.
+template <class R, int BLOCK_N, int BLOCK_C, int BLOCK_X, class Out, class F>
+__device__ __forceinline__ void each_block(const Out& out, F block) {
+  typedef BlockPosition<R, BLOCK_N, BLOCK_C, BLOCK_X> Block;
+  each_pass<R>(out, [&](int top) {
+    fill_border<R>(out, top);
+#pragma unroll 1
+    for (int item = threadIdx.x; item < Block::COUNT; item += blockDim.x) {
+      const Block b(item, top);
+      if (is_made<R>(b.y)) block(b);
+    }
+  });
 }

@@ -1,9 +1,7 @@
 // Pooling: one output per thread; taps outside the image are skipped (GUARDED) or hold the padding value in scratch.
 template <class S, class Out, class In>
 __device__ __forceinline__ void max_pool2d(const Out& out, const float* __restrict__ params, const In& in) {
-  fill_border<S>(out);
-  for (int item = threadIdx.x; item < Position<S>::COUNT; item += blockDim.x) {
-    const Position<S> o(item);
+  each_position<S>(out, [&](const Position<S>& o) {
     const int y = o.y * S::STRIDE_Y + S::OFFSET_Y, x = o.x * S::STRIDE_X + S::OFFSET_X;
     float best = -infinity();
 #pragma unroll S::UNROLL_Y
@@ -16,7 +14,7 @@ __device__ __forceinline__ void max_pool2d(const Out& out, const float* __restri
         best = v > best || v != v ? v : best;
       }
     out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(best, out.c0 + o.c, params));
-  }
+  });
 }
 
 // How many of the window's taps lie in [low, high).
@@ -30,9 +28,7 @@ __device__ __forceinline__ int taps_within(int start, int kernel, int dilation, 
 // Averages divide by the taps inside the padded image, or inside the image alone.
 template <class S, class Out, class In>
 __device__ __forceinline__ void avg_pool2d(const Out& out, const float* __restrict__ params, const In& in) {
-  fill_border<S>(out);
-  for (int item = threadIdx.x; item < Position<S>::COUNT; item += blockDim.x) {
-    const Position<S> o(item);
+  each_position<S>(out, [&](const Position<S>& o) {
     const int y = o.y * S::STRIDE_Y + S::OFFSET_Y, x = o.x * S::STRIDE_X + S::OFFSET_X;
     float sum = 0.0f;
 #pragma unroll S::UNROLL_Y
@@ -45,5 +41,5 @@ __device__ __forceinline__ void avg_pool2d(const Out& out, const float* __restri
     const int count = taps_within(in.y0 + y, S::KERNEL_Y, S::DILATION_Y, -TOP, in.height + BOTTOM) *
                       taps_within(in.x0 + x, S::KERNEL_X, S::DILATION_X, -LEFT, in.width + RIGHT);
     out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(count > 0 ? sum / float(count) : 0.0f, out.c0 + o.c, params));
-  }
+  });
 }
