@@ -28,10 +28,10 @@ NO_GPU_DEVICE = "h200"  # planned for when a GPU is asked for and there is none
 def command(network: str, shape: Shape4 | None, device: str | None, target: str | None, fuse: str, as_json: bool) -> None:
     """Show how a network would be cut into kernels, and what that saves.
 
-    The first table has a row for each chain, the layers that share a kernel: its tile (images, channels, height, width), the
-    multiply-adds done again where tiles overlap, its scratch memory, the bytes moved to and from memory, fused and layer by
-    layer, and the time the model expects. The second has the stages inside each chain: what one tile computes of each tensor,
-    and how much of that its neighbours compute too.
+    The first table has a row for each chain, the layers that share a kernel: its tile (images, channels, height, width), if
+    tiles recompute their overlap or are strips whose steps reuse it, the multiply-adds done again where tiles overlap, its
+    scratch memory, the bytes moved to and from memory, fused and layer by layer, and the time the model expects. The second has
+    the stages inside each chain: what one tile computes of each tensor, and how much of that its neighbours compute too.
 
     Needs neither weights nor a GPU nor a compiler.
     """
@@ -68,7 +68,8 @@ def _show(report: Report, device: Device) -> None:
            ("moved", f"{in_bytes(totals.bytes_fused)}; layer by layer at least {in_bytes(totals.bytes_unfused)} ({moved})"),
            ("expected", in_seconds(totals.seconds))])
     line()
-    table(("chain", ">layers", ">tile", ">tiles", ">multiply-adds", ">extra", ">scratch", ">fused", ">unfused", ">time"),
+    table(("chain", ">layers", ">tile", "overlap", ">tiles", ">multiply-adds", ">extra", ">scratch", ">fused", ">unfused",
+           ">time"),
           [_chain_row(i, c) for i, c in enumerate(report.chains)])
     line()
     table(("chain", "stage", "kind", ">footprint", ">overlap", ">multiply-adds", ">extra", ">extra part"),
@@ -76,9 +77,16 @@ def _show(report: Report, device: Device) -> None:
 
 
 def _chain_row(index: int, chain: ChainReport) -> tuple[str, ...]:
-    return (f"{index} {chain.name}", str(len(chain.layers)), extents(chain.tile), in_words(chain.tiles),
+    return (f"{index} {chain.name}", str(len(chain.layers)), extents(chain.tile), _overlap(chain), in_words(chain.tiles),
             in_words(chain.multiply_adds), f"{chain.extra_ratio:.1%}", in_bytes(chain.scratch_bytes),
             in_bytes(chain.bytes_fused), in_bytes(chain.bytes_unfused), in_seconds(chain.seconds))
+
+
+def _overlap(chain: ChainReport) -> str:
+    """What happens to rows and columns that neighbouring tiles, or steps of a strip, share."""
+    if chain.step is None:
+        return "recompute"
+    return f"reuse {''.join(axis for axis, kind in chain.overlap.items() if kind == 'reuse')}, step {chain.step}"
 
 
 def _stage_row(index: int, stage: StageReport) -> tuple[str, ...]:

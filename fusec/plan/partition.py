@@ -215,8 +215,18 @@ def _as_asked(graph: LayerGraph, fuse: str, device: Device, nominal: Nominal, ab
     chains |= {i: Chain(graph, (name,)) for i, name in enumerate(order) if i not in taken}
     for chain in chains.values():
         if len(chain.names) > 1:
-            Search(chain, device, nominal).best(nominal.batch)  # raises Infeasible, with the reason
+            _check_fits(chain, device, nominal)
     return tuple(chains[i] for i in sorted(chains))
+
+
+def _check_fits(chain: Chain, device: Device, nominal: Nominal) -> None:
+    """Infeasible, with the reason and the nearest cut that fits, where no tile computes the chain."""
+    try:
+        Search(chain, device, nominal).best(nominal.batch)
+    except Infeasible as error:
+        ends = _greedy(chain.graph, chain.names, device, nominal)
+        parts = (Chain(chain.graph, chain.names[start:end]) for start, end in zip([0, *ends], ends, strict=False))
+        raise Infeasible(f"{error}; what fits is '{','.join(map(str, parts))}'") from None
 
 
 def _parse(graph: LayerGraph, fuse: str, absorbed: Mapping[str, str], position: Mapping[str, int]) -> list[range]:

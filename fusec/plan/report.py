@@ -28,6 +28,9 @@ class StageReport:
     ----------
     footprint
         What a tile computes, or loads, of this tensor for one image.
+    held, fresh
+        Rows of it that are there at a time, and rows of those that are made at a time: of a strip those of one step, where rows
+        held but not made are kept from the step before. Of a tile all of them.
     overlap
         Elements of it that neighbouring tiles compute, or load, again.
     positions
@@ -43,6 +46,8 @@ class StageReport:
     kind: str
     kept: str
     footprint: Box
+    held: int
+    fresh: int
     overlap: int
     positions: int
     multiply_adds: int
@@ -52,7 +57,10 @@ class StageReport:
 
 @dataclass(frozen=True)
 class ChainReport:
-    """One chain: sizes in bytes, time in seconds. `bytes_unfused` is what its layers one by one move, weights once included."""
+    """One chain: sizes in bytes, time in seconds. `bytes_unfused` is what its layers one by one move, weights once included.
+
+    `step` is the rows of the output made at a time where tiles are strips, whose overlap along y is reused; None elsewhere.
+    """
 
     name: str
     layers: tuple[str, ...]
@@ -60,6 +68,7 @@ class ChainReport:
     output: str
     tile: tuple[int, int, int, int]  # images, channels, height, width
     overlap: Mapping[str, str]
+    step: int | None
     stages: tuple[StageReport, ...]
     multiply_adds: int
     extra: int
@@ -139,6 +148,7 @@ def _chain(schedule: Schedule, device: Device, nominal: Nominal) -> ChainReport:
         output=chain.output,
         tile=(tile.images, tile.channels, tile.height, tile.width),
         overlap={axis.name.lower(): schedule.overlap[axis].value for axis in Axis},
+        step=schedule.step,
         stages=_stages(schedule, counted, nominal),
         multiply_adds=counted.multiply_adds,
         extra=counted.extra,
@@ -162,12 +172,13 @@ def _stages(schedule: Schedule, counted: Cost, nominal: Nominal) -> tuple[StageR
     boxes = boxes_of(schedule, sizes_of(schedule.chain.graph, nominal), nominal.batch)
     reports = []
     for stage, numbers in zip(schedule.stages, counted.stages, strict=True):
-        c, y, x = (int(n) for n in boxes.extent[:, boxes.index[stage.writes.tensor], 0])
+        c, held, x = (int(n) for n in boxes.extent[:, boxes.index[stage.writes.tensor], 0])
+        y = held + int(stage.footprint.y.scale * (schedule.tile.height - schedule.rows))
         extra = numbers.multiply_adds - numbers.unfused_multiply_adds
         reports.append(StageReport(
             stage.name, stage.name if stage.node is None else stage.node.label, stage.kind,
-            stage.writes.space.value, (c, y, x), c * y * x - _owned(schedule, stage, (c, y, x)), numbers.positions,
-            numbers.multiply_adds, extra, _ratio(numbers.multiply_adds, extra)))
+            stage.writes.space.value, (c, y, x), held, schedule.fresh(stage), c * y * x - _owned(schedule, stage, (c, y, x)),
+            numbers.positions, numbers.multiply_adds, extra, _ratio(numbers.multiply_adds, extra)))
     return tuple(reports)
 
 

@@ -16,7 +16,7 @@ from tests.cli.harness import OPEN, SMALL, invoke, invoke_json, write
 def test_the_tables(tmp_path: Path) -> None:
     lines = invoke("plan", write(tmp_path, SMALL), "--device", "h200", "--fuse", "conv1..conv2").stdout.splitlines()
     header = next(line for line in lines if line.startswith("chain  ") and "tile" in line)
-    assert " ".join(header.split()) == "chain layers tile tiles multiply-adds extra scratch fused unfused time"
+    assert " ".join(header.split()) == "chain layers tile overlap tiles multiply-adds extra scratch fused unfused time"
     row = next(line for line in lines if line.startswith("0 conv1..conv2"))
     assert row.split()[2] == "3"
     stages = [line.split() for line in lines if line.startswith("0  ")]

@@ -314,8 +314,10 @@ class TestAsked:
         net.conv("narrow", 64, 1)
         net.conv("wide", 4096)
         net.conv("last", 8)
-        with pytest.raises(Infeasible, match=r"scratch \d+ KiB > 64 KiB at wide"):
+        with pytest.raises(Infeasible, match=r"scratch \d+ KiB > 64 KiB at wide") as raised:
             self.cut("narrow..last", net.graph(), T4)
+        offered = str(raised.value).split("what fits is ")[1].strip("'")
+        assert self.cut(offered, net.graph(), T4) == [tuple(part.split("..")) for part in offered.split(",")]
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "mobilenet_v2" else n for n in SHIPPED])
