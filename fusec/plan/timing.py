@@ -60,7 +60,7 @@ ROW_COST = 10.0  # cycles per row of a stage
 CPU_OTHER = 2.0  # instructions of a vector of outputs of a layer without multiply-adds, on top of one per vector read
 CPU_STAGE = 200.0  # cycles per stage and tile
 TRANSPOSE_COST = 1.0  # cycles per element loaded when vectors do not fit
-SPILL_HALF, SPILL_FULL = 1.12, 1.5  # slow-down when scratch takes more than half of, or more than all of level 2
+KEPT = 0.5  # share of a core's own cache in which scratch stays; what is beyond it moves to and from the shared cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,14 +109,14 @@ def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, 
     works = [Work(*_made(boxes, t), 1.0, 0.0, direct=True) for t in chain.inputs if t in staged]
     pools = merged_pools(chain)
     works += [_work(chain, boxes, n, staged, pools.get(n.name)) for n in chain.nodes if n.inputs[0] not in pools]
-    memory = _memory(chain, boxes, device)
+    memory = _memory(chain, boxes, staged, scratch, device)
     if device.target == "cuda":
         per_core = np.minimum(device.scratch_per_core // (scratch + BLOCK_RESERVE), device.max_threads_per_core // THREADS)
         blocks = np.maximum(1, np.minimum(per_core, device.registers_per_core // (REGISTERS * THREADS)))
         compute = _cuda(works, boxes.tiles, boxes.steps, blocks, device)
     else:
         blocks = np.ones_like(boxes.tiles)
-        compute = _cpu(works, boxes.tiles, boxes.steps, scratch, device)
+        compute = _cpu(works, boxes.tiles, boxes.steps, device)
     if boxes.folded:
         compute = compute * WALKED[device.target]
     waves = -(-boxes.tiles // (device.cores * blocks))
@@ -166,7 +166,7 @@ def _reads(layer: L.Layer, node: Node, read: Ints) -> float | Floats:
     return float(len(node.inputs)) if isinstance(layer, L.Add | L.Mul) else 1.0
 
 
-def _memory(chain: Chain, boxes: Boxes, device: Device) -> Floats:
+def _memory(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, device: Device) -> Floats:
     """Seconds of traffic: tensors and weights once from where they live, what blocks read again from the shared cache."""
     edge = [boxes.index[t] for t in (*chain.inputs, chain.output)]
     once = float(np.prod(boxes.size[:, edge], axis=0).sum()) * boxes.batch * BYTES
@@ -176,8 +176,17 @@ def _memory(chain: Chain, boxes: Boxes, device: Device) -> Floats:
     if device.target == "cpu":  # a core keeps the weights in its own cache where they fit
         room = device.scratch_per_core / 2
         streamed = np.where(weights <= room, np.minimum(streamed, weights * device.cores), streamed)
+        streamed = streamed + _spilled(chain, boxes, staged, scratch, device)
     home = device.cache_bandwidth if once + weights <= device.cache else device.bandwidth
     return np.asarray((once + weights) / home + np.maximum(again - once + streamed - weights, 0) / device.cache_bandwidth)
+
+
+def _spilled(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, device: Device) -> Floats:
+    """Bytes of scratch that do not stay in a core's own cache: the share of it that has no room, written once and read once."""
+    kept = [boxes.index[t] for t in (*staged, *chain.names[:-1])]
+    made = np.prod(boxes.covered[:, kept], axis=0).sum(axis=0).astype(np.float64) * boxes.batch * BYTES
+    beyond = np.maximum(0, 1 - KEPT * device.scratch_per_core / np.maximum(scratch, 1))
+    return np.asarray(2 * made * beyond)
 
 
 def weight_traffic(chain: Chain, boxes: Boxes) -> Ints:
@@ -225,15 +234,13 @@ def _cuda_other(work: Work, device: Device) -> tuple[Floats, Floats]:
     return busy, path + (GLOBAL_LATENCY if work.direct else 0.0)
 
 
-def _cpu(works: list[Work], tiles: Ints, steps: Ints, scratch: Ints, device: Device) -> Floats:
+def _cpu(works: list[Work], tiles: Ints, steps: Ints, device: Device) -> Floats:
     """Cycles of all stages of a tile, times the tiles of the busiest core."""
     cycles = np.zeros(len(tiles))
     for work in works:
         inner = _cpu_dense(work, device) if work.inputs else _cpu_other(work, device)
         cycles = cycles + (inner / CPU_EFFICIENCY + ROW_COST * work.rows) * work.passes + CPU_STAGE * steps
-    room = device.scratch_per_core
-    spill = np.where(scratch <= room // 2, 1.0, np.where(scratch <= room, SPILL_HALF, SPILL_FULL))
-    return np.asarray(-(-tiles // device.cores) * cycles * spill / device.clock)
+    return np.asarray(-(-tiles // device.cores) * cycles / device.clock)
 
 
 def _cpu_dense(work: Work, device: Device) -> Floats:
