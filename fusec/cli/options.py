@@ -47,6 +47,21 @@ def parse_shape(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 SHAPE = click.option("--shape", metavar="NxCxHxW", callback=parse_shape,
                      help="Batch, channels, height and width of the (first) input.")
+
+
+def parse_tile(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """`HxW` as two integers."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d{1,7})x(\d{1,7})", value.strip(), re.ASCII | re.IGNORECASE)
+    if match is None or not all(1 <= int(extent) <= MAX_EXTENT for extent in match.groups()):
+        raise click.BadParameter(f"{value!r} is not of the form HxW, such as 7x7, both 1 to {MAX_EXTENT}")
+    return int(match[1]), int(match[2])
+
+
+TILE = click.option("--tile", metavar="HxW", callback=parse_tile,
+                    help="With --explore: the output tile, which decides extra work and left edges.  [default: 1x1]")
+LAYERS = click.option("--layers", metavar="FIRST..LAST", help="With --explore: this range of layers alone.")
 BATCH = click.option("--batch", type=click.IntRange(1, MAX_BATCH), help="Images of one call; the image size is the usual one.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from fusec import pipeline
-from fusec.cli import options
+from fusec.cli import exploring, options
 from fusec.cli.building import device_in_words, report_of
 from fusec.cli.options import Shape4
 from fusec.cli.output import extents, facts, in_bytes, in_seconds, in_words, line, note, plural, print_json, table
@@ -24,8 +24,12 @@ NO_GPU_DEVICE = "h200"  # planned for when a GPU is asked for and there is none
                                                "sm_90. It need not be there.")
 @click.option("--target", type=click.Choice(options.TARGETS), help="Plan for this machine's GPU or CPU.  [default: auto]")
 @options.FUSE
+@click.option("--explore", is_flag=True, help="Show every way to cut the layers into chains, and the Pareto front of them.")
+@options.LAYERS
+@options.TILE
 @options.JSON
-def command(network: str, shape: Shape4 | None, device: str | None, target: str | None, fuse: str, as_json: bool) -> None:
+def command(network: str, shape: Shape4 | None, device: str | None, target: str | None, fuse: str, explore: bool,
+            layers: str | None, tile: tuple[int, int] | None, as_json: bool) -> None:
     """Show how a network would be cut into kernels, and what that saves.
 
     The first table has a row for each chain, the layers that share a kernel: its tile (images, channels, height, width), if
@@ -33,16 +37,29 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
     scratch memory, the bytes moved to and from memory, fused and layer by layer, and the time the model expects. The second has
     the stages inside each chain: what one tile computes of each tensor, and how much of that its neighbours compute too.
 
+    With --explore the table has a row for each partition of the Pareto front instead: bytes moved against the on-chip buffers
+    that computing nothing twice needs, and the work that is done again where there are none.
+
     Needs neither weights nor a GPU nor a compiler.
     """
     options.only_one(device=device, target=target)
+    if not explore and (layers or tile):
+        raise click.UsageError("--layers and --tile belong to --explore")
     chosen = _device(device, target)
     with Progress() as progress:
         progress.phase("planning")
         planned = pipeline.plan(pipeline.read(network, missing="blank"), chosen, fuse, shape)
+        if explore:
+            progress.phase("exploring")
+            found = exploring.explored(planned, layers, tile or (1, 1))
         report = report_of(planned)
-    if as_json:
-        print_json({**report.to_json(), "target": chosen.target, "arch": chosen.arch, "fuse": fuse})
+    asked = {"target": chosen.target, "arch": chosen.arch, "fuse": fuse}
+    if explore and as_json:
+        print_json({**found.to_json(), "device": chosen.name, **asked})
+    elif explore:
+        exploring.show(found)
+    elif as_json:
+        print_json({**report.to_json(), **asked})
     else:
         _show(report, chosen)
 

@@ -222,7 +222,7 @@ def _spans(schedule: Schedule, stage: Stage, sizes: Mapping[str, tuple[int, int]
     out, size = (tensor_sizes(chain, sizes)[t] for t in (chain.output, tensor))
     extents = (tile.channels, tile.height, tile.width)
     ends = [min(e, o) if first else o for e, o in zip(extents, out, strict=True)]
-    (c0, c1), (y0, y1), (x0, x1) = (_boxes(part, np.arange(0, end, step, dtype=np.int64), n) for part, end, step, n in
+    (c0, c1), (y0, y1), (x0, x1) = (ends_at(part, np.arange(0, end, step, dtype=np.int64), n) for part, end, step, n in
                                     zip((box.c, box.y, box.x), ends, (tile.channels, schedule.rows, tile.width), size,
                                         strict=True))
     later = np.arange(0, ends[1], schedule.rows) % tile.height != 0
@@ -231,7 +231,7 @@ def _spans(schedule: Schedule, stage: Stage, sizes: Mapping[str, tuple[int, int]
             for start, end, n in zip((c0, y0, x0), (c1, y1, x1), size, strict=True)]
 
 
-def _boxes(part: Affine, origins: Ints, size: int) -> Span:
+def ends_at(part: Affine, origins: Ints, size: int) -> Span:
     """(start, end) of one axis of a footprint at each origin, borders ignored."""
     start = origins * part.scale.numerator // part.scale.denominator + part.offset
     return start, start + (size if part.extent is None else part.extent)

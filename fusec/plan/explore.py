@@ -1,45 +1,39 @@
 """Every way to cut a range of layers into groups that share a kernel: what each moves, keeps on chip and computes again.
 
-In: a simplified graph, a range of it, the tile of the output. Out: an `Exploration`. Nothing is compiled and no machine is
-asked about: these are the exact counts of Alwani, Chen, Ferdman and Milder, "Fused-layer CNN accelerators", MICRO 2016.
+In: a simplified graph, a range of it, the tile of the output. Out: an `Exploration`, and its JSON form. Nothing is compiled and
+no machine is asked about: these are the exact counts of Alwani, Chen, Ferdman and Milder, "Fused-layer CNN accelerators", MICRO
+2016, for fp32 and one image. The conventions that change a figure are fields of their own.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from fusec.errors import InputError, Problem, nearest
+from fusec.graph import layers as L
+from fusec.graph.graph import LayerGraph
+from fusec.plan import pareto
+from fusec.plan.cost import Nominal, sizes_of
+from fusec.plan.counting import weight_bytes
+from fusec.plan.groups import (
+    Extents,
+    Sizes,
+    bytes_moved,
+    extra_multiply_adds,
+    layers_of,
+    multiply_adds,
+    table,
+)
+from fusec.plan.groups import GroupFigures as GroupFigures
+from fusec.plan.partition import depth_first
+from fusec.schedule.ir import Chain
 
-@dataclass(frozen=True)
-class GroupFigures:
-    """One group, layers `first` to `last` in one kernel, for one image.
-
-    Attributes
-    ----------
-    first, last
-        Indices into `Exploration.layers`, both inclusive.
-    bytes_moved
-        Every tensor the group reads or makes for others, once; weights not included.
-    buffer_bytes
-        Under reuse: the rows that are kept of each tensor read in the group, its inputs included, and the columns kept at the
-        left edge of the tile of each tensor made in the group.
-    input_row_bytes
-        The part of `buffer_bytes` that holds rows of the group's inputs.
-    input_column_bytes
-        Columns of the group's inputs at the tile's left edge; not part of `buffer_bytes`.
-    extra_multiply_adds
-        Under recompute: those done again where tiles overlap.
-    multiply_adds
-        Those of the layers one by one.
-    """
-
-    first: int
-    last: int
-    bytes_moved: int
-    buffer_bytes: int
-    input_row_bytes: int
-    input_column_bytes: int
-    extra_multiply_adds: int
-    multiply_adds: int
+MAX_LAYERS = 128  # of one range: their groups are counted one by one
+MAX_LISTED = 4096  # partitions; where there are more, dynamic programming finds the Pareto front alone
 
 
 @dataclass(frozen=True)
@@ -61,13 +55,20 @@ class Point:
 
     @property
     def inner_buffer_bytes(self) -> int:
-        """The buffers without those of the groups' inputs: what fusing adds to layers one by one."""
+        """The buffers without the rows of the groups' inputs: what is kept between layers that share a kernel."""
         return max(g.buffer_bytes - g.input_row_bytes for g in self.groups)
 
     @property
     def edge_buffer_bytes(self) -> int:
         """The buffers with the left edge of the groups' inputs counted too."""
         return max(g.buffer_bytes + g.input_column_bytes for g in self.groups)
+
+    def to_json(self) -> dict[str, Any]:
+        """The sums, and the groups as (first, last)."""
+        return {"groups": [(g.first, g.last) for g in self.groups], "bytes_moved": self.bytes_moved,
+                "buffer_bytes": self.buffer_bytes, "inner_buffer_bytes": self.inner_buffer_bytes,
+                "edge_buffer_bytes": self.edge_buffer_bytes, "extra_multiply_adds": self.extra_multiply_adds,
+                "pareto": self.pareto}
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,10 @@ class Exploration:
     Attributes
     ----------
     layers
-        Names of the layers, in the order they are computed. A layer that works position by position, alone behind another,
+        Names of the layers, in the order they are computed. What works position by position, alone behind another layer,
         belongs to that one: activations, and normalisation over channels.
     tile
-        (height, width) of the output tile of every group.
+        (height, width) of the output tile of every group; smaller where the output is, in steps that upsampling allows.
     height, width
         Pixels of the inputs whose size is open; None when none is.
     partitions
@@ -96,14 +97,14 @@ class Exploration:
     listed
         Whether `points` has all of them; else it has the Pareto front alone.
     points
-        The partitions by number of groups when listed, else by bytes moved.
+        All partitions, those of few groups first; or the front by bytes moved.
     chosen
         Index of the point that equals the planner's own partition; None when that is not among them.
     layer_by_layer, pools_merged, all_fused
-        Every layer alone; every pool alone behind a convolution in its group; all layers in one group, None where illegal.
+        Every layer alone; the same but every pool in the kernel of the convolution before it; all layers in one group, None
+        where that is not legal.
     norms_apart_bytes
-        Bytes moved layer by layer if what `layers` counts with the layer before it (normalisation; activations never) moved its
-        own tensors.
+        Bytes moved layer by layer if the normalisations counted with the layer before them moved tensors of their own.
     weight_bytes
         Weights and biases of all layers, each once: to be added to any partition's bytes.
     multiply_adds
@@ -114,7 +115,7 @@ class Exploration:
 
     network: str
     layers: tuple[str, ...]
-    tile: tuple[int, int]
+    tile: Extents
     height: int | None
     width: int | None
     partitions: int
@@ -128,3 +129,144 @@ class Exploration:
     weight_bytes: int
     multiply_adds: int
     by_tile: tuple[TileWork, ...]
+
+    @property
+    def front(self) -> tuple[Point, ...]:
+        """The Pareto front, by bytes moved."""
+        return tuple(sorted((p for p in self.points if p.pareto), key=lambda p: p.bytes_moved))
+
+    @property
+    def ends(self) -> dict[str, Point]:
+        """The partitions that have a name."""
+        named = {"layer by layer": self.layer_by_layer, "layer by layer, pools merged": self.pools_merged}
+        return named if self.all_fused is None else named | {"all fused": self.all_fused}
+
+    def to_json(self) -> dict[str, Any]:
+        """Dictionaries, lists, numbers and strings only. Groups stand once, and points name them by (first, last)."""
+        groups = {(g.first, g.last): g for p in (*self.points, *self.ends.values()) for g in p.groups}
+        return {
+            "network": self.network, "layers": self.layers, "tile": self.tile, "height": self.height, "width": self.width,
+            "partitions": self.partitions, "listed": self.listed, "left_out": self.partitions - len(self.points),
+            "multiply_adds": self.multiply_adds, "weight_bytes": self.weight_bytes, "norms_apart_bytes": self.norms_apart_bytes,
+            "ends": {name: p.to_json() for name, p in self.ends.items()},
+            "by_tile": [{**dataclasses.asdict(w), "ratio": self.work_ratio(w.extra_multiply_adds)} for w in self.by_tile],
+            "groups": [dataclasses.asdict(groups[key]) for key in sorted(groups)],
+            "points": [p.to_json() for p in self.points],
+            "chosen": self.chosen,
+        }
+
+    def work_ratio(self, extra: int) -> float:
+        """How many times the multiply-adds of the layers one by one are done, `extra` ones included; 1 where there are none."""
+        return 1 + extra / self.multiply_adds if self.multiply_adds else 1.0
+
+
+def explore(graph: LayerGraph, nominal: Nominal, *, layers: str | None = None, tile: Extents = (1, 1),
+            absorbed: Mapping[str, str] | None = None, planned: Iterable[Sequence[str]] = (),
+            limit: int = MAX_LISTED) -> Exploration:
+    """Weigh every partition of a range of layers into groups that share a kernel.
+
+    Parameters
+    ----------
+    graph
+        A simplified network.
+    nominal
+        The image size; its batch does not matter, figures are for one image.
+    layers
+        "first..last", an interval of the order that keeps branches together (`partition.depth_first`); all of them when left
+        out.
+    tile
+        (height, width) of the output tile in pixels: it decides the extra work under recompute and the left edges under reuse.
+    absorbed
+        Names of the description to the nodes of `graph` that took them in.
+    planned
+        The planner's own chains, as names of nodes; those outside the range do not matter.
+    limit
+        Partitions that are listed at most.
+
+    Raises
+    ------
+    InputError
+        `layers` is no range of the network, or it has more than `MAX_LAYERS` layers.
+    """
+    names = _range(depth_first(graph), layers, absorbed or {})
+    found = layers_of(graph, names)
+    if len(found) > MAX_LAYERS:
+        raise InputError(f"{len(found)} layers are too many to explore; {MAX_LAYERS} can be", "layers", "name a range of them")
+    sizes, count = sizes_of(graph, nominal), len(found)
+    groups = table(graph, found, tile, sizes)
+    partitions = pareto.count(groups, count)
+    listed = partitions <= limit
+    points = _listed(groups, count) if listed else [_point(p, True) for p in pareto.front_of_all(groups, count)]
+    by_ends = {_ends(p.groups): p for p in points}
+
+    def named(ends: tuple[int, ...]) -> Point:
+        cut = tuple(groups[i, j] for i, j in zip((0, *ends), ends, strict=False))
+        return by_ends.get(ends) or _point(cut, False)
+
+    chains = [Chain(graph, layer) for layer in found]
+    return Exploration(
+        network=graph.name, layers=tuple(layer[0] for layer in found), tile=tile, height=nominal.height, width=nominal.width,
+        partitions=partitions, listed=listed, points=tuple(points), chosen=_chosen(points, found, planned),
+        layer_by_layer=named(tuple(range(1, count + 1))),
+        pools_merged=named(_pools_merged(chains, groups)),
+        all_fused=named((count,)) if (0, count) in groups else None,
+        norms_apart_bytes=sum(bytes_moved(Chain(graph, (n,)), sizes) for n in names),
+        weight_bytes=sum(weight_bytes(graph, graph[n]) for n in names),
+        multiply_adds=sum(multiply_adds(c, sizes) for c in chains),
+        by_tile=_by_tile(Chain(graph, names), sizes) if (0, count) in groups else (),
+    )
+
+
+def _range(order: tuple[str, ...], text: str | None, absorbed: Mapping[str, str]) -> tuple[str, ...]:
+    """The nodes from `first` to `last` of "first..last"; every problem of the text in one InputError."""
+    if text is None:
+        return order
+    words = [w.strip() for w in text.split("..")]
+    if len(words) > 2 or not all(words):
+        raise InputError(f"'{text}' is no range", "layers", "write first..last")
+    position = {name: i for i, name in enumerate(order)}
+    places = [position.get(absorbed.get(w, w)) for w in words]
+    first, last = places[0], places[-1]
+    if first is None or last is None:
+        raise InputError([Problem(f"unknown layer '{w}'", "layers", nearest(w, [*position, *absorbed]))
+                          for w, place in zip(words, places, strict=True) if place is None])
+    if first > last:
+        raise InputError(f"'{text}' runs backwards", "layers", f"write {words[-1]}..{words[0]}")
+    return order[first:last + 1]
+
+
+def _listed(groups: pareto.Table, count: int) -> list[Point]:
+    partitions = sorted(pareto.every(groups, count), key=lambda p: (len(p), _ends(p)))
+    best = set(pareto.front(partitions))
+    return [_point(p, i in best) for i, p in enumerate(partitions)]
+
+
+def _point(groups: pareto.Partition, on_front: bool) -> Point:
+    return Point(groups, pareto.total_bytes(groups), pareto.largest_buffer(groups), pareto.total_extra(groups), on_front)
+
+
+def _ends(groups: pareto.Partition) -> tuple[int, ...]:
+    return tuple(g.last + 1 for g in groups)
+
+
+def _pools_merged(layers: list[Chain], groups: pareto.Table) -> tuple[int, ...]:
+    """The ends of the groups when every layer is alone, but a pool goes with the convolution before it."""
+    ends = set(range(1, len(layers) + 1))
+    for i in range(1, len(layers)):
+        convolution = isinstance(layers[i - 1].nodes[0].layer, L.Conv2d | L.ConvTranspose2d)
+        if convolution and isinstance(layers[i].nodes[0].layer, L.Pool2d) and (i - 1, i + 1) in groups:
+            ends.remove(i)
+    return tuple(sorted(ends))
+
+
+def _chosen(points: list[Point], layers: tuple[tuple[str, ...], ...], planned: Iterable[Sequence[str]]) -> int | None:
+    """The point whose groups are the planner's chains, as far as those lie in the range."""
+    index = {name: i for i, layer in enumerate(layers) for name in layer}
+    wanted = {frozenset(index[n] for n in chain if n in index) for chain in planned} - {frozenset()}
+    return next((i for i, p in enumerate(points) if {frozenset(range(g.first, g.last + 1)) for g in p.groups} == wanted), None)
+
+
+def _by_tile(chain: Chain, sizes: Sizes) -> tuple[TileWork, ...]:
+    common = math.gcd(*sizes[chain.output])
+    sides = [side for side in range(1, common + 1) if common % side == 0]
+    return tuple(TileWork(side, extra_multiply_adds(chain, (side, side), sizes)) for side in sides)

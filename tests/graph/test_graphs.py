@@ -21,6 +21,7 @@ PUBLISHED = {
     "lenet5": 61_706,
     "mnist4": (9 + 1) * 6 + (54 + 1) * 16 + (144 + 1) * 8 + (72 + 1) * 4 + (484 + 1) * 10,
     "alexnet": 60_965_224,  # the Caffe model with two groups
+    "alexnet_prefix": (363 + 1) * 48 + (1200 + 1) * 128,
     "vgg_e": 143_667_240,
     "mobilenet_v1": 4_231_976,
     "mobilenet_v2": 3_504_872,
@@ -35,6 +36,7 @@ SHAPES = {
     "lenet5": {"pool1": "6x14x14", "pool2": "16x5x5", "fc3": "10x1x1"},
     "mnist4": {"conv2": "16x13x13", "conv4": "4x11x11", "fc": "10x1x1"},
     "alexnet": {"conv1": "96x55x55", "pool2": "256x13x13", "pool5": "256x6x6", "prob": "1000x1x1"},
+    "alexnet_prefix": {"conv1": "48x55x55", "pool1": "48x27x27", "pool2": "128x13x13"},
     "vgg_e": {"pool1": "64x112x112", "conv3_1": "256x56x56", "pool5": "512x7x7", "prob": "1000x1x1"},
     "mobilenet_v1": {"conv0": "32x?x?", "pw13": "1024x?x?", "fc": "1000x1x1"},
     "mobilenet_v2": {"project1": "16x?x?", "head": "1280x?x?", "fc": "1000x1x1"},
