@@ -11,9 +11,9 @@ from fusec.plan.explore import Exploration, Point, explore
 
 NOTES = (
     "moved    every chain's inputs and output once; weights not included",
-    "buffers  what the largest chain keeps on chip so that nothing is read or computed twice: rows of all tensors it reads, and",
-    "         columns at the left edge of the tile, but for its inputs",
-    "within   buffers without the rows of the chains' inputs",
+    "buffers  what the largest chain keeps on chip so that nothing is read or computed twice: rows of all tensors it reads,",
+    "         and columns at the left edge of the tile, but for its inputs",
+    "inner    buffers without the rows of the chains' inputs",
     "edge     buffers with the columns of the chains' inputs",
     "extra    multiply-adds done again where nothing is kept and each tile computes all it needs",
 )
@@ -39,7 +39,7 @@ def show(found: Exploration) -> None:
            *_apart(found)])
     line()
     planned = {} if found.chosen is None else {"as planned": found.points[found.chosen]}
-    table(("partition", ">moved", ">buffers", ">within", ">edge", ">extra", ">work", "chains of several layers"),
+    table(("partition", ">moved", ">buffers", ">inner", ">edge", ">extra", ">work", "chains of several layers"),
           [*(_row(name, p, found) for name, p in {**found.ends, **planned}.items()),
            *(_row("Pareto front" if i == 0 else "", p, found) for i, p in enumerate(front))])
     line()

@@ -19,15 +19,7 @@ from fusec.graph.graph import LayerGraph
 from fusec.plan import pareto
 from fusec.plan.cost import Nominal, sizes_of
 from fusec.plan.counting import weight_bytes
-from fusec.plan.groups import (
-    Extents,
-    Sizes,
-    bytes_moved,
-    extra_multiply_adds,
-    layers_of,
-    multiply_adds,
-    table,
-)
+from fusec.plan.groups import Extents, Sizes, bytes_moved, extra_multiply_adds, layers_of, multiply_adds, table
 from fusec.plan.groups import GroupFigures as GroupFigures
 from fusec.plan.partition import depth_first
 from fusec.schedule.ir import Chain
@@ -261,9 +253,13 @@ def _pools_merged(layers: list[Chain], groups: pareto.Table) -> tuple[int, ...]:
 
 def _chosen(points: list[Point], layers: tuple[tuple[str, ...], ...], planned: Iterable[Sequence[str]]) -> int | None:
     """The point whose groups are the planner's chains, as far as those lie in the range."""
-    index = {name: i for i, layer in enumerate(layers) for name in layer}
-    wanted = {frozenset(index[n] for n in chain if n in index) for chain in planned} - {frozenset()}
-    return next((i for i, p in enumerate(points) if {frozenset(range(g.first, g.last + 1)) for g in p.groups} == wanted), None)
+    inside = {name for layer in layers for name in layer}
+    wanted = {frozenset(chain) & inside for chain in planned} - {frozenset()}
+    return next((i for i, p in enumerate(points) if {_names(layers, g) for g in p.groups} == wanted), None)
+
+
+def _names(layers: tuple[tuple[str, ...], ...], group: GroupFigures) -> frozenset[str]:
+    return frozenset(name for layer in layers[group.first:group.last + 1] for name in layer)
 
 
 def _by_tile(chain: Chain, sizes: Sizes) -> tuple[TileWork, ...]:

@@ -46,7 +46,7 @@ class GroupFigures:
     input_column_bytes
         Columns of the group's inputs at the tile's left edge; not part of `buffer_bytes`.
     extra_multiply_adds
-        Under recompute: those done again where tiles overlap.
+        Under recompute: those done again where tiles overlap, less those that fusing leaves out because no tile needs them.
     multiply_adds
         Those of the layers one by one.
     """

@@ -14,8 +14,7 @@ from fusec.graph import layers as L
 from fusec.graph.graph import Node
 from fusec.plan.footprint import Pyramid, read_box
 from fusec.schedule.ir import Chain, Footprint
-
-WHOLE_IMAGE = (L.GlobalAvgPool2d, L.Flatten, L.Linear)  # windows as large as the image: K = S, nothing is needed twice
+from fusec.schedule.taps import READS_WHOLE_IMAGE
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def _overlap(chain: Chain, pyramid: Pyramid, tensor: str, readers: list[Node], a
     makes a reader wait.
     """
     size = sizes[tensor][axis.value]
-    readers = [r for r in readers if not isinstance(r.layer, WHOLE_IMAGE)]
+    readers = [r for r in readers if not isinstance(r.layer, READS_WHOLE_IMAGE)]  # K = S: they need nothing twice
     if not readers:
         return 0
     made = pyramid.tensors[tensor].along(axis)

@@ -17,7 +17,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="
 
 def documented() -> dict[str, set[str]]:
     """The keys of the table of each command's section."""
-    sections = re.split(r"^## fusec (.*)$", PAGE, flags=re.MULTILINE)[1:]
+    sections = re.split(r"^###? fusec (.*)$", PAGE, flags=re.MULTILINE)[1:]
     tables = {}
     for name, text in zip(sections[::2], sections[1::2], strict=True):
         first_cells = re.findall(r"^\| (`[^|]*) \|", text, re.MULTILINE)
@@ -32,7 +32,7 @@ def net(tmp_path: Path) -> str:
 
 
 def test_the_page_has_every_command() -> None:
-    assert documented().keys() == ALL.keys()
+    assert documented().keys() == {*ALL, "plan --explore"}
 
 
 def test_compile(net: str, tmp_path: Path) -> None:
@@ -64,6 +64,16 @@ def test_plan(net: str) -> None:
     for chain in made["chains"]:
         assert {"tile", "stages", "extra", "scratch_bytes", "bytes_fused", "bytes_unfused", "seconds"} <= chain.keys()
         assert all({"footprint", "overlap", "extra"} <= stage.keys() for stage in chain["stages"])
+
+
+def test_plan_explore(net: str) -> None:
+    made = invoke_json("plan", net, "--device", "h200", "--explore")
+    assert made.keys() == documented()["plan --explore"]
+    assert made["layers"] == ["conv1", "pool1", "conv2", "fc"]
+    assert made["partitions"] == len(made["points"]) == 8
+    for point in (*made["points"], *made["ends"].values()):
+        assert point.keys() == {"groups", "bytes_moved", "buffer_bytes", "inner_buffer_bytes", "edge_buffer_bytes",
+                                "extra_multiply_adds", "pareto"}
 
 
 def test_bench(net: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from fusec.pipeline import read
 from fusec.runtime.cuda import gpu
 from fusec.targets.device import DEVICES
 from tests.cli.harness import OPEN, SMALL, invoke, invoke_json, write
+from tests.cli.test_json import PAGE
+
+GRAPHS = Path(__file__).parents[2] / "graphs"
 
 
 def test_the_tables(tmp_path: Path) -> None:
@@ -49,6 +53,56 @@ def test_weights_are_not_needed(name: str) -> None:
 @pytest.mark.parametrize("device", [*DEVICES, "cpu", "sm_90"])
 def test_any_device(tmp_path: Path, device: str) -> None:
     assert "expected" in invoke("plan", write(tmp_path, OPEN % (3, 3)), "--device", device).stdout
+
+
+EXPLORE = ("--device", "h200", "--explore")
+
+
+def test_every_partition_of_the_vgg_prefix() -> None:
+    """The figures of Alwani et al., MICRO 2016; tests/plan/test_explore.py derives them."""
+    made = invoke_json("plan", GRAPHS / "vgg_e.yaml", "--layers", "conv1_1..conv3_1", *EXPLORE)
+    ends = made["ends"]
+    assert (made["partitions"], len(made["points"]), made["left_out"]) == (64, 64, 0)
+    assert round(ends["layer by layer"]["bytes_moved"] / 2**20, 2) == 86.32
+    assert round(ends["all fused"]["bytes_moved"] / 2**20, 3) == 3.637
+    assert round(ends["all fused"]["buffer_bytes"] / 2**10) == 362
+    [b] = [p for p in made["points"] if p["groups"] == [[0, 2], [3, 3], [4, 5], [6, 6]]]
+    assert (round(b["bytes_moved"] / 2**20, 2), round(b["buffer_bytes"] / 2**10), b["pareto"]) == (25.07, 118, True)
+    ratios = {w["side"]: w["ratio"] for w in made["by_tile"]}
+    assert [float(f"{ratios[side]:.3g}") for side in (1, 7, 14, 28)] == [13.9, 1.76, 1.3, 1.09]
+
+
+def test_every_partition_of_the_alexnet_prefix() -> None:
+    made = invoke_json("plan", GRAPHS / "alexnet_prefix.yaml", *EXPLORE)
+    ends = made["ends"]
+    assert round(ends["layer by layer, pools merged"]["bytes_moved"] / 2**10, 1) == 961.7
+    assert round(ends["all fused"]["bytes_moved"] / 2**10, 1) == 688.4
+    assert round(ends["all fused"]["extra_multiply_adds"] / 1e6, 1) == 678.2
+    assert made["partitions"] == 8
+    assert invoke_json("plan", "alexnet", "--layers", "conv1..pool5", *EXPLORE)["partitions"] == 128
+
+
+def test_exploring_shows_what_is_planned(tmp_path: Path) -> None:
+    net = write(tmp_path, SMALL)
+    text = invoke("plan", net, "--fuse", "conv1..pool1", *EXPLORE).stdout
+    rows = {line[:28].strip(): line.split()[-1] for line in text.splitlines()}
+    assert rows["as planned"] == "conv1..pool1"
+    assert rows["layer by layer"] == "none"
+    assert rows["all fused"] == "conv1..fc"
+    made = invoke_json("plan", net, "--fuse", "conv1..pool1", "--tile", "2X3", *EXPLORE)
+    assert made["points"][made["chosen"]]["groups"] == [[0, 1], [2, 2], [3, 3]]
+    assert made["tile"] == [2, 3]
+
+
+def test_the_example_of_the_page_is_what_is_printed() -> None:
+    [example] = re.findall(r"^```text\n\$ fusec (.*)\n(?s:(.*?))^```$", PAGE, re.MULTILINE)
+    printed = invoke(*example[0].split()).stdout
+    assert [line.rstrip() for line in printed.splitlines()] == example[1].splitlines()
+
+
+def test_a_range_of_unknown_layers(tmp_path: Path) -> None:
+    error = invoke("plan", write(tmp_path, SMALL), "--layers", "conv1..conv3", *EXPLORE, code=3).stderr
+    assert "layers: unknown layer 'conv3' (did you mean" in error
 
 
 def test_an_unknown_device_has_a_nearest(tmp_path: Path) -> None:
