@@ -85,7 +85,7 @@ def test_every_partition_of_the_alexnet_prefix() -> None:
 def test_exploring_shows_what_is_planned(tmp_path: Path) -> None:
     net = write(tmp_path, SMALL)
     text = invoke("plan", net, "--fuse", "conv1..pool1", *EXPLORE).stdout
-    rows = {line[:28].strip(): line.split()[-1] for line in text.splitlines()}
+    rows = {line[:28].strip(): line.split()[-1] for line in text.splitlines() if line}
     assert rows["as planned"] == "conv1..pool1"
     assert rows["layer by layer"] == "none"
     assert rows["all fused"] == "conv1..fc"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fusec.errors import Infeasible
@@ -72,6 +72,7 @@ def test_layers_that_read_whole_images_need_nothing_twice() -> None:
 @st.composite
 def tiled(draw: st.DrawFn) -> tuple[Chain, Nominal, tuple[int, int]]:
     graph = simplify(draw(float_graphs(6, max_channels=4, max_extent=24))).graph
+    assume(graph.layers)
     nominal = Nominal((1,), *draw(sizes(graph, 24)))
     chain = draw(chains(graph))
     return chain, nominal, (draw(st.integers(1, 6)), draw(st.integers(1, 6)))
