@@ -43,7 +43,7 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
     Needs neither weights nor a GPU nor a compiler.
     """
     options.only_one(device=device, target=target)
-    if not explore and (layers or tile):
+    if not explore and (layers is not None or tile is not None):
         raise click.UsageError("--layers and --tile belong to --explore")
     chosen = _device(device, target)
     with Progress() as progress:
