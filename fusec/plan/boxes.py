@@ -129,7 +129,7 @@ class _Table:
         steps_all = -(-size // extents)
         inside = covered(moved, offset + kept, fresh, full, steps_all) \
             + covered(numerator * strips // denominator, offset, kept, full, count)
-        return _Table(extent, inside, fresh, count, strips // extents, steps_all)
+        return _Table(extent, inside, fresh, count, np.minimum(strips // extents, steps_all), steps_all)
 
     def __or__(self, other: _Table) -> _Table:
         return _Table(*(np.hstack([getattr(self, f.name), getattr(other, f.name)]) for f in fields(_Table)))

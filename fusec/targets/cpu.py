@@ -13,7 +13,7 @@ import numpy as np
 from fusec.graph import layers as L
 from fusec.schedule.ir import Buffer, Layout, Schedule, Space, Stage
 from fusec.targets import geometry as G
-from fusec.targets.base import Call, MappedKernel
+from fusec.targets.base import Call, MappedKernel, Struct
 from fusec.targets.device import Device
 from fusec.targets.mapper import Mapper
 from fusec.targets.packing import by_groups, depthwise, round_up
@@ -78,6 +78,12 @@ class _CpuMapper(Mapper):
 
     def channel_parameter(self, offset: int) -> str:
         return f"load<V>(params + {offset} + c)"
+
+    def struct(self, index: int, stage: Stage, numbers: G.Numbers) -> Struct:
+        """Layers that are no convolutions take channels by vectors too; the last one may be partly filled."""
+        channels = int(numbers.get("CHANNELS", stage.footprint.c.extent or 1))
+        lanes: G.Numbers = {"LANES": fill_lanes(self.device.vector, channels, channels, True).lanes}
+        return super().struct(index, stage, lanes | numbers)
 
     def conv(self, index: int, stage: Stage) -> Call:
         layer = self.conv_layer(stage)

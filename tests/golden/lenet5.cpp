@@ -31,6 +31,15 @@ INLINE void store(float* p, V v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 
+// The first `count` lanes, from elements `step` apart.
+template <int LANES>
+INLINE Vector<LANES> gather(const float* p, int64_t step, int count) {
+  float lane[LANES] = {};
+  for (int i = 0; i < LANES; ++i)  // a bound the compiler knows
+    if (i < count) lane[i] = p[i * step];
+  return load<Vector<LANES>>(lane);
+}
+
 INLINE float infinity() { return __builtin_inff(); }
 INLINE float from_bits(uint32_t bits) {
   float v;
@@ -77,6 +86,16 @@ struct Scratch {
   INLINE Vector<LANES> lanes(int n, int c, int y, int x) const {
     return load<Vector<LANES>>(pointer(n, c, y, x));
   }
+  // The first `count` lanes; the others hold anything.
+  template <int LANES>
+  INLINE Vector<LANES> some(int n, int c, int y, int x, int count) const {
+    const float* p = pointer(n, c, y, x);
+    return count >= LANES || c + LANES <= COLUMN_PITCH ? load<Vector<LANES>>(p) : gather<LANES>(p, 1, count);
+  }
+  template <int LANES>
+  INLINE Vector<LANES> padded(int n, int c, int y, int x, int count) const {
+    return some<LANES>(n, c, y, x, count);
+  }
   // The first `count` lanes of v.
   template <int LANES>
   INLINE void put(int n, int c, int y, int x, Vector<LANES> v, int count) const {
@@ -117,6 +136,18 @@ struct Global {
     for (int i = 0; i < LANES; ++i) lane[i] = at(n, c + i, y, x);
     return load<Vector<LANES>>(lane);
   }
+  // The first `count` lanes of a position inside the image and the batch; the others hold anything.
+  template <int LANES>
+  INLINE Vector<LANES> some(int n, int c, int y, int x, int count) const {
+    const T* p = pointer(n, c, y, x);
+    if (CHANNELS_LAST && count >= LANES) return load<Vector<LANES>>(p);
+    return gather<LANES>(p, CHANNELS_LAST ? 1 : (int64_t)height * width, count);
+  }
+  // The same for any position.
+  template <int LANES>
+  INLINE Vector<LANES> padded(int n, int c, int y, int x, int count) const {
+    return inside(n, c, y, x) ? some<LANES>(n, c, y, x, count) : Vector<LANES>{};
+  }
   template <int LANES>
   INLINE void put(int n, int c, int y, int x, Vector<LANES> v, int count) const {
     float* p = pointer(n, c, y, x);
@@ -139,6 +170,10 @@ template <class In, int Y, int X>
 struct Shifted {
   const In& in;
   INLINE float at(int n, int c, int y, int x) const { return *in.pointer(n, c - in.c0, y + Y, x + X); }
+  template <int LANES>
+  INLINE Vector<LANES> some(int n, int c, int y, int x, int count) const {
+    return in.template some<LANES>(n, c - in.c0, y + Y, x + X, count);
+  }
 };
 template <int Y, int X, class In>
 INLINE Shifted<In, Y, X> shifted(const In& in) {
@@ -247,47 +282,64 @@ INLINE void each_position(const Out& out, int first, F f) {
         for (int c = 0; c < S::CHANNELS; ++c) f(n, c, y, x);
 }
 
+// The same by vectors of channels: `count` of them are left from c on.
+template <class S, class Out, class F>
+INLINE void each_vector(const Out& out, int first, F f) {
+  const Region r = clip_region<S>(out);
+  fill_border<S>(out, r, first);
+  for (int n = 0; n < r.images; ++n)
+    for (int y = r.top; y < r.bottom; ++y)
+      for (int x = r.left; x < r.right; ++x)
+        for (int c = 0; c < S::CHANNELS; c += S::LANES) f(n, c, y, x, S::CHANNELS - c);
+}
+
 // Copy a box into scratch, or a tensor that an activation alone changes.
 template <class S, class Out, class In>
 INLINE void copy(const Out& out, const float* __restrict__ params, const In& in) {
-  each_position<S>(out, 0, [&](int n, int c, int y, int x) {
-    out.put(n, c, y, x, S::epilogue(in.at(n, out.c0 + c, y, x), out.c0 + c, params));
+  each_vector<S>(out, 0, [&](int n, int c, int y, int x, int count) {
+    const int channel = out.c0 + c;
+    const auto v = in.template some<S::LANES>(n, channel, y, x, count);
+    out.template put<S::LANES>(n, c, y, x, S::epilogue(v, channel, params), count);
   });
 }
 
 // One operand of a concatenation: its CHANNELS channels go to FIRST and on.
 template <class S, class Out, class In>
 INLINE void concat(const Out& out, const float* __restrict__ params, const In& in) {
-  each_position<S>(out, S::FIRST, [&](int n, int c, int y, int x) {
-    out.put(n, S::FIRST + c, y, x, S::epilogue(in.at(n, c, y, x), S::FIRST + c, params));
+  each_vector<S>(out, S::FIRST, [&](int n, int c, int y, int x, int count) {
+    const auto v = in.template some<S::LANES>(n, c, y, x, count);
+    out.template put<S::LANES>(n, S::FIRST + c, y, x, S::epilogue(v, S::FIRST + c, params), count);
   });
 }
 
 template <class S, class Out, class First, class... Rest>
 INLINE void add(const Out& out, const float* __restrict__ params, const First& first, const Rest&... rest) {
-  each_position<S>(out, 0, [&](int n, int c, int y, int x) {
-    float v = first.at(n, out.c0 + c, y, x);
-    ((v += rest.at(n, out.c0 + c, y, x)), ...);
-    out.put(n, c, y, x, S::epilogue(v, out.c0 + c, params));
+  each_vector<S>(out, 0, [&](int n, int c, int y, int x, int count) {
+    const int channel = out.c0 + c;
+    auto v = first.template some<S::LANES>(n, channel, y, x, count);
+    ((v += rest.template some<S::LANES>(n, channel, y, x, count)), ...);
+    out.template put<S::LANES>(n, c, y, x, S::epilogue(v, channel, params), count);
   });
 }
 
 template <class S, class Out, class First, class... Rest>
 INLINE void mul(const Out& out, const float* __restrict__ params, const First& first, const Rest&... rest) {
-  each_position<S>(out, 0, [&](int n, int c, int y, int x) {
-    float v = first.at(n, out.c0 + c, y, x);
-    ((v *= rest.at(n, out.c0 + c, y, x)), ...);
-    out.put(n, c, y, x, S::epilogue(v, out.c0 + c, params));
+  each_vector<S>(out, 0, [&](int n, int c, int y, int x, int count) {
+    const int channel = out.c0 + c;
+    auto v = first.template some<S::LANES>(n, channel, y, x, count);
+    ((v *= rest.template some<S::LANES>(n, channel, y, x, count)), ...);
+    out.template put<S::LANES>(n, c, y, x, S::epilogue(v, channel, params), count);
   });
 }
 
 // Nearest neighbour: output row y lies in read row (y + PHASE) / FACTOR + OFFSET.
 template <class S, class Out, class In>
 INLINE void upsample(const Out& out, const float* __restrict__ params, const In& in) {
-  each_position<S>(out, 0, [&](int n, int c, int y, int x) {
-    const float v = in.at(n, out.c0 + c - in.c0, (y + S::PHASE_Y) / S::FACTOR_Y + S::OFFSET_Y,
-                          (x + S::PHASE_X) / S::FACTOR_X + S::OFFSET_X);
-    out.put(n, c, y, x, S::epilogue(v, out.c0 + c, params));
+  each_vector<S>(out, 0, [&](int n, int c, int y, int x, int count) {
+    const int channel = out.c0 + c;
+    const auto v = in.template some<S::LANES>(n, channel - in.c0, (y + S::PHASE_Y) / S::FACTOR_Y + S::OFFSET_Y,
+                                              (x + S::PHASE_X) / S::FACTOR_X + S::OFFSET_X, count);
+    out.template put<S::LANES>(n, c, y, x, S::epilogue(v, channel, params), count);
   });
 }
 
@@ -484,7 +536,7 @@ INLINE void depthwise_conv2d(const Out& out, const float* __restrict__ params, c
 // stage 0: load 1x32x32
 struct Stage0 {
   static constexpr int IMAGES = 32, CHANNELS = 1, ROW = 2, COLUMN = 2, ROWS = 28, COLUMNS = 28, BOX_ROWS = 32,
-      BOX_COLUMNS = 32, HELD = 32;
+      BOX_COLUMNS = 32, HELD = 32, LANES = 1;
   static constexpr bool INSIDE = true;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
@@ -510,7 +562,7 @@ struct Stage1 {
 // stage 2: max_pool2d 2x2 -> 6x14x14
 struct Stage2 {
   static constexpr int IMAGES = 32, CHANNELS = 6, ROW = 0, COLUMN = 0, ROWS = 14, COLUMNS = 14, BOX_ROWS = 14,
-      BOX_COLUMNS = 14, HELD = 14, KERNEL_Y = 2, KERNEL_X = 2;
+      BOX_COLUMNS = 14, HELD = 14, LANES = 8, KERNEL_Y = 2, KERNEL_X = 2;
   static constexpr bool INSIDE = true, MEAN = false;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
@@ -536,7 +588,7 @@ struct Stage3 {
 // stage 4: max_pool2d 2x2 -> 16x5x5
 struct Stage4 {
   static constexpr int IMAGES = 32, CHANNELS = 16, ROW = 0, COLUMN = 0, ROWS = 5, COLUMNS = 5, BOX_ROWS = 5,
-      BOX_COLUMNS = 5, HELD = 5, KERNEL_Y = 2, KERNEL_X = 2;
+      BOX_COLUMNS = 5, HELD = 5, LANES = 8, KERNEL_Y = 2, KERNEL_X = 2;
   static constexpr bool INSIDE = true, MEAN = false;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
@@ -588,7 +640,7 @@ struct Stage7 {
   }
 };
 
-extern "C" __attribute__((visibility("default"))) void k_6200987bbda6(
+extern "C" __attribute__((visibility("default"))) void k_0260fc4a93cd(
     [[maybe_unused]] const float* const* inputs, float* out, [[maybe_unused]] const float* params, const int* sizes,
     long long tile, [[maybe_unused]] float* scratch) {
   const int batch = sizes[0], tiles_y = sizes[1], tiles_x = sizes[2];

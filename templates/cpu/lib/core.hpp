@@ -27,6 +27,15 @@ INLINE void store(float* p, V v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 
+// The first `count` lanes, from elements `step` apart.
+template <int LANES>
+INLINE Vector<LANES> gather(const float* p, int64_t step, int count) {
+  float lane[LANES] = {};
+  for (int i = 0; i < LANES; ++i)  // a bound the compiler knows
+    if (i < count) lane[i] = p[i * step];
+  return load<Vector<LANES>>(lane);
+}
+
 INLINE float infinity() { return __builtin_inff(); }
 INLINE float from_bits(uint32_t bits) {
   float v;
@@ -73,6 +82,16 @@ struct Scratch {
   INLINE Vector<LANES> lanes(int n, int c, int y, int x) const {
     return load<Vector<LANES>>(pointer(n, c, y, x));
   }
+  // The first `count` lanes; the others hold anything.
+  template <int LANES>
+  INLINE Vector<LANES> some(int n, int c, int y, int x, int count) const {
+    const float* p = pointer(n, c, y, x);
+    return count >= LANES || c + LANES <= COLUMN_PITCH ? load<Vector<LANES>>(p) : gather<LANES>(p, 1, count);
+  }
+  template <int LANES>
+  INLINE Vector<LANES> padded(int n, int c, int y, int x, int count) const {
+    return some<LANES>(n, c, y, x, count);
+  }
   // The first `count` lanes of v.
   template <int LANES>
   INLINE void put(int n, int c, int y, int x, Vector<LANES> v, int count) const {
@@ -113,6 +132,18 @@ struct Global {
     for (int i = 0; i < LANES; ++i) lane[i] = at(n, c + i, y, x);
     return load<Vector<LANES>>(lane);
   }
+  // The first `count` lanes of a position inside the image and the batch; the others hold anything.
+  template <int LANES>
+  INLINE Vector<LANES> some(int n, int c, int y, int x, int count) const {
+    const T* p = pointer(n, c, y, x);
+    if (CHANNELS_LAST && count >= LANES) return load<Vector<LANES>>(p);
+    return gather<LANES>(p, CHANNELS_LAST ? 1 : (int64_t)height * width, count);
+  }
+  // The same for any position.
+  template <int LANES>
+  INLINE Vector<LANES> padded(int n, int c, int y, int x, int count) const {
+    return inside(n, c, y, x) ? some<LANES>(n, c, y, x, count) : Vector<LANES>{};
+  }
   template <int LANES>
   INLINE void put(int n, int c, int y, int x, Vector<LANES> v, int count) const {
     float* p = pointer(n, c, y, x);
@@ -135,6 +166,10 @@ template <class In, int Y, int X>
 struct Shifted {
   const In& in;
   INLINE float at(int n, int c, int y, int x) const { return *in.pointer(n, c - in.c0, y + Y, x + X); }
+  template <int LANES>
+  INLINE Vector<LANES> some(int n, int c, int y, int x, int count) const {
+    return in.template some<LANES>(n, c - in.c0, y + Y, x + X, count);
+  }
 };
 template <int Y, int X, class In>
 INLINE Shifted<In, Y, X> shifted(const In& in) {

@@ -10,47 +10,64 @@ INLINE void each_position(const Out& out, int first, F f) {
         for (int c = 0; c < S::CHANNELS; ++c) f(n, c, y, x);
 }
 
+// The same by vectors of channels: `count` of them are left from c on.
+template <class S, class Out, class F>
+INLINE void each_vector(const Out& out, int first, F f) {
+  const Region r = clip_region<S>(out);
+  fill_border<S>(out, r, first);
+  for (int n = 0; n < r.images; ++n)
+    for (int y = r.top; y < r.bottom; ++y)
+      for (int x = r.left; x < r.right; ++x)
+        for (int c = 0; c < S::CHANNELS; c += S::LANES) f(n, c, y, x, S::CHANNELS - c);
+}
+
 // Copy a box into scratch, or a tensor that an activation alone changes.
 template <class S, class Out, class In>
 INLINE void copy(const Out& out, const float* __restrict__ params, const In& in) {
-  each_position<S>(out, 0, [&](int n, int c, int y, int x) {
-    out.put(n, c, y, x, S::epilogue(in.at(n, out.c0 + c, y, x), out.c0 + c, params));
+  each_vector<S>(out, 0, [&](int n, int c, int y, int x, int count) {
+    const int channel = out.c0 + c;
+    const auto v = in.template some<S::LANES>(n, channel, y, x, count);
+    out.template put<S::LANES>(n, c, y, x, S::epilogue(v, channel, params), count);
   });
 }
 
 // One operand of a concatenation: its CHANNELS channels go to FIRST and on.
 template <class S, class Out, class In>
 INLINE void concat(const Out& out, const float* __restrict__ params, const In& in) {
-  each_position<S>(out, S::FIRST, [&](int n, int c, int y, int x) {
-    out.put(n, S::FIRST + c, y, x, S::epilogue(in.at(n, c, y, x), S::FIRST + c, params));
+  each_vector<S>(out, S::FIRST, [&](int n, int c, int y, int x, int count) {
+    const auto v = in.template some<S::LANES>(n, c, y, x, count);
+    out.template put<S::LANES>(n, S::FIRST + c, y, x, S::epilogue(v, S::FIRST + c, params), count);
   });
 }
 
 template <class S, class Out, class First, class... Rest>
 INLINE void add(const Out& out, const float* __restrict__ params, const First& first, const Rest&... rest) {
-  each_position<S>(out, 0, [&](int n, int c, int y, int x) {
-    float v = first.at(n, out.c0 + c, y, x);
-    ((v += rest.at(n, out.c0 + c, y, x)), ...);
-    out.put(n, c, y, x, S::epilogue(v, out.c0 + c, params));
+  each_vector<S>(out, 0, [&](int n, int c, int y, int x, int count) {
+    const int channel = out.c0 + c;
+    auto v = first.template some<S::LANES>(n, channel, y, x, count);
+    ((v += rest.template some<S::LANES>(n, channel, y, x, count)), ...);
+    out.template put<S::LANES>(n, c, y, x, S::epilogue(v, channel, params), count);
   });
 }
 
 template <class S, class Out, class First, class... Rest>
 INLINE void mul(const Out& out, const float* __restrict__ params, const First& first, const Rest&... rest) {
-  each_position<S>(out, 0, [&](int n, int c, int y, int x) {
-    float v = first.at(n, out.c0 + c, y, x);
-    ((v *= rest.at(n, out.c0 + c, y, x)), ...);
-    out.put(n, c, y, x, S::epilogue(v, out.c0 + c, params));
+  each_vector<S>(out, 0, [&](int n, int c, int y, int x, int count) {
+    const int channel = out.c0 + c;
+    auto v = first.template some<S::LANES>(n, channel, y, x, count);
+    ((v *= rest.template some<S::LANES>(n, channel, y, x, count)), ...);
+    out.template put<S::LANES>(n, c, y, x, S::epilogue(v, channel, params), count);
   });
 }
 
 // Nearest neighbour: output row y lies in read row (y + PHASE) / FACTOR + OFFSET.
 template <class S, class Out, class In>
 INLINE void upsample(const Out& out, const float* __restrict__ params, const In& in) {
-  each_position<S>(out, 0, [&](int n, int c, int y, int x) {
-    const float v = in.at(n, out.c0 + c - in.c0, (y + S::PHASE_Y) / S::FACTOR_Y + S::OFFSET_Y,
-                          (x + S::PHASE_X) / S::FACTOR_X + S::OFFSET_X);
-    out.put(n, c, y, x, S::epilogue(v, out.c0 + c, params));
+  each_vector<S>(out, 0, [&](int n, int c, int y, int x, int count) {
+    const int channel = out.c0 + c;
+    const auto v = in.template some<S::LANES>(n, channel - in.c0, (y + S::PHASE_Y) / S::FACTOR_Y + S::OFFSET_Y,
+                                              (x + S::PHASE_X) / S::FACTOR_X + S::OFFSET_X, count);
+    out.template put<S::LANES>(n, c, y, x, S::epilogue(v, channel, params), count);
   });
 }
 
