@@ -52,14 +52,20 @@ STAGE_LATENCY = 257.0  # cycles: barrier, address set-up, filling the pipelines
 GLOBAL_LATENCY = 1330.0  # cycles until the first value from device memory is there
 BLOCK_LATENCY = 360.0  # cycles to start a block
 
-# CPU: one core computes one tile after the other
-PIXEL_BLOCK, VECTOR_BLOCK = 6, 4  # pixels x vectors of output channels kept in registers
+# CPU: one core computes one tile after the other, blocks of pixels x vectors of output channels in registers
+VECTOR_REGISTERS = {16: 32, 8: 16, 4: 16}  # by the floats each holds
+SPARE_REGISTERS = 4  # of those, not used for sums and weights
+VECTOR_BLOCKS = (4, 3, 2, 1)  # vectors of a block: the first that divides them
+IMAGE_BLOCKS = (8, 4, 2, 1)  # images of a block: the first for which there is room
 LOADS_PER_CYCLE = 2.0
-CPU_EFFICIENCY = 0.65  # of the inner loops, against their bound by issue slots
-ROW_COST = 10.0  # cycles per row of a stage
-CPU_OTHER = 2.0  # instructions of a vector of outputs of a layer without multiply-adds, on top of one per vector read
-CPU_STAGE = 200.0  # cycles per stage and tile
-TRANSPOSE_COST = 1.0  # cycles per element loaded when vectors do not fit
+LEVEL1, WEIGHT_RATE = 32 * 1024, 40.0  # bytes of weights that stay near, and bytes per cycle of those that do not
+SUM_LATENCY = 4.0  # cycles between two additions to one sum
+BLOCK_COST = 2.0  # cycles to begin a block and to end it, and for each of its vectors
+CPU_EFFICIENCY = 1.0  # of the inner loops, against their bound by issue slots
+ROW_COST = 5.0  # cycles per row of a stage
+CPU_OTHER = 0.9  # instructions of a vector of outputs of a layer without multiply-adds, on top of one per vector read
+CPU_STAGE = 30.0  # cycles per stage and tile
+TRANSPOSE_COST = 0.4  # cycles per element loaded when vectors do not fit
 KEPT = 0.5  # share of a core's own cache in which scratch stays; what is beyond it moves to and from the shared cache
 
 
@@ -93,7 +99,11 @@ class Work:
     stride: int = 1
     depthwise: bool = False
     direct: bool = False  # reads device memory
-    merged: bool = False  # its output goes into a pool in registers
+    pool: tuple[int, int] = (1, 1)  # the window of the pool in registers into which its output goes
+
+    @property
+    def merged(self) -> bool:
+        return self.pool != (1, 1)
 
     @property
     def rows(self) -> Ints:
@@ -150,7 +160,8 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
         kernel, stride = layer.kernel, layer.stride[1]
     elif isinstance(layer, L.ConvTranspose2d):  # only every stride-th tap meets an input
         kernel = (-(-layer.kernel[0] // layer.stride[0]), -(-layer.kernel[1] // layer.stride[1]))
-    return Work(*made, 0.0, extra, inputs, kernel, stride, depthwise, direct, pool is not None)
+    return Work(*made, 0.0, extra, inputs, kernel, stride, depthwise, direct,
+                pool.layer.kernel if pool is not None and isinstance(pool.layer, L.Windowed) else (1, 1))
 
 
 def _reads(layer: L.Layer, node: Node, read: Ints) -> float | Floats:
@@ -244,18 +255,27 @@ def _cpu(works: list[Work], tiles: Ints, steps: Ints, device: Device) -> Floats:
 
 
 def _cpu_dense(work: Work, device: Device) -> Floats:
-    """Blocks of pixels x vectors of output channels; narrow layers leave lanes empty."""
-    vectors = np.ceil(work.box[0] / device.vector)
-    group = np.minimum(vectors, VECTOR_BLOCK)
-    pixels = np.minimum(work.box[2], PIXEL_BLOCK).astype(np.float64)
+    """Blocks of pixels x vectors of output channels; narrow layers leave lanes empty, narrow tiles wait for their sums."""
+    vectors = np.ceil(work.box[0] / device.vector).astype(np.int64)
+    taps = work.inputs * work.kernel[0] * work.kernel[1]
+    ends = work.extra * work.outputs / device.vector
     if work.depthwise:  # every product loads its own value and its own weight
-        loads, group = 2 * pixels, np.ones_like(group)
-    else:
-        loads = pixels + group
-    cycles = np.maximum(pixels * group * device.vector / device.lanes, loads / LOADS_PER_CYCLE)
-    blocks = work.rows * np.ceil(work.box[2] / PIXEL_BLOCK) * np.ceil(vectors / group)
-    products = blocks * work.inputs * work.kernel[0] * work.kernel[1] * cycles
-    return np.asarray(products + work.extra * work.outputs / device.vector)
+        pixels = work.rows * work.box[2] * vectors
+        return np.asarray(pixels * (2 * taps / LOADS_PER_CYCLE + BLOCK_COST / 4) + ends)
+    group = np.select([vectors % v == 0 for v in VECTOR_BLOCKS], VECTOR_BLOCKS)
+    room = np.maximum(1, (VECTOR_REGISTERS[device.vector] - SPARE_REGISTERS) // group - 1)
+    rows, window = work.pool
+    wide = work.box[2] // window
+    across = -(-wide // np.maximum(1, room // (rows * window)))
+    pixels = -(-wide // across) * window * rows
+    images = np.select([(work.images >= n) & (n * pixels <= room) for n in IMAGE_BLOCKS], IMAGE_BLOCKS, 1)
+    pixels = pixels * images
+    weights = taps * work.box[0] * BYTES > LEVEL1  # they come from the second level, for each block anew
+    bounds = (pixels * group * (device.vector / device.lanes), (pixels + group) / LOADS_PER_CYCLE,
+              np.where(weights, group * device.vector * BYTES / WEIGHT_RATE, 0.0))
+    cycles = np.maximum(np.maximum.reduce(bounds), SUM_LATENCY)
+    blocks = -(-work.images // images) * -(-work.box[1] // rows) * across * (vectors // group)
+    return np.asarray(blocks * (taps * cycles + BLOCK_COST * (1 + pixels * group / 4)) + ends)
 
 
 def _cpu_other(work: Work, device: Device) -> Floats:

@@ -101,11 +101,13 @@ class _CpuMapper(Mapper):
                     (self.names[pool.writes], "params", self.read(conv)))
 
     def _conv_numbers(self, stage: Stage, columns: int, pool: L.Pair) -> G.Numbers:
-        """Constants of a convolution whose blocks share a row of `columns` outputs of the pool (of its own without one)."""
+        """Constants of a convolution whose blocks share a row of `columns` outputs of the pool (of its own without one).
+
+        A block holds whole windows of the pool."""
         lanes, numbers = self._vectors(stage, self.conv_layer(stage), max_vectors=4)
         room = max(1, (_REGISTERS[self.device.vector] - 4) // lanes.vectors - 1)
-        block = _even_split(columns, max(1, room // (pool[1] + (pool != (1, 1))))) * pool[1]
-        images = max(n for n in (1, 2, 4, 8) if n == 1 or (n <= stage.writes.images and n * block <= room))
+        block = _even_split(columns, max(1, room // (pool[0] * pool[1]))) * pool[1]
+        images = max(n for n in (1, 2, 4, 8) if n == 1 or (n <= stage.writes.images and n * block * pool[0] <= room))
         return numbers | G.window_numbers(stage, stage.reads[0]) | {"BLOCK_X": block, "BLOCK_N": images}
 
     def conv_transpose(self, index: int, stage: Stage) -> Call:

@@ -1,21 +1,30 @@
 // Convolution with the lanes of a vector on output channels. A block of BLOCK_V vectors x BLOCK_X columns x BLOCK_N images stays
-// in registers. The sum of one output runs over kernel rows, kernel columns, input channels in this order, whatever the blocks,
-// from the bias on.
-template <class S, int IMAGES, int COLUMNS>
-using Sums = Vector<S::LANES>[IMAGES][COLUMNS][S::BLOCK_V];
+// in registers, and as many rows as the window of a pool behind it has. The sum of one output runs over kernel rows, kernel
+// columns, input channels in this order, whatever the blocks, from the bias on.
+template <class S, int IMAGES, int ROWS, int COLUMNS>
+using Sums = Vector<S::LANES>[IMAGES][ROWS][COLUMNS][S::BLOCK_V];
 
-template <class S, int IMAGES, int COLUMNS, class In>
-INLINE void convolve(Sums<S, IMAGES, COLUMNS>& sum, const float* __restrict__ params, const In& in, int n, int channel, int y, int x) {
+// f(image, row, column, vector) for all of a block, unrolled.
+template <int IMAGES, int ROWS, int COLUMNS, int VECTORS, class F>
+INLINE void each_sum(F f) {
+#pragma GCC unroll 8
+  for (int i = 0; i < IMAGES; ++i)
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 32
+      for (int p = 0; p < COLUMNS; ++p)
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; ++v) f(i, r, p, v);
+}
+
+template <class S, int IMAGES, int ROWS, int COLUMNS, class In>
+INLINE void convolve(Sums<S, IMAGES, ROWS, COLUMNS>& sum, const float* __restrict__ params, const In& in, int n, int channel,
+                     int y, int x) {
   typedef Vector<S::LANES> V;
   const int group = channel / S::GROUP_OUT, place = channel % S::GROUP_OUT;
-#pragma GCC unroll 8
-  for (int v = 0; v < S::BLOCK_V; ++v) {
-    const V bias = load<V>(params + S::BIAS + channel + v * S::LANES);
-#pragma GCC unroll 8
-    for (int i = 0; i < IMAGES; ++i)
-#pragma GCC unroll 32
-      for (int p = 0; p < COLUMNS; ++p) sum[i][p][v] = bias;
-  }
+  each_sum<IMAGES, ROWS, COLUMNS, S::BLOCK_V>([&](int i, int r, int p, int v) {
+    sum[i][r][p][v] = load<V>(params + S::BIAS + channel + v * S::LANES);
+  });
   const float* weights = params + S::WEIGHTS + group * S::GROUP_SIZE + place;
   const int first = group * S::GROUP_IN - in.c0, row = y * S::STRIDE_Y + S::OFFSET_Y, column = x * S::STRIDE_X + S::OFFSET_X;
   for (int ky = 0; ky < S::KERNEL_Y; ++ky)
@@ -24,71 +33,44 @@ INLINE void convolve(Sums<S, IMAGES, COLUMNS>& sum, const float* __restrict__ pa
         V w[S::BLOCK_V];
 #pragma GCC unroll 8
         for (int v = 0; v < S::BLOCK_V; ++v) w[v] = load<V>(weights + v * S::LANES);
+        each_sum<IMAGES, ROWS, COLUMNS, 1>([&](int i, int r, int p, int) {
+          const float value = in.at(n + i, first + ci, row + r * S::STRIDE_Y + ky * S::DILATION_Y,
+                                    column + p * S::STRIDE_X + kx * S::DILATION_X);
 #pragma GCC unroll 8
-        for (int i = 0; i < IMAGES; ++i)
-#pragma GCC unroll 32
-          for (int p = 0; p < COLUMNS; ++p) {
-            const float value = in.at(n + i, first + ci, row + ky * S::DILATION_Y, column + p * S::STRIDE_X + kx * S::DILATION_X);
-#pragma GCC unroll 8
-            for (int v = 0; v < S::BLOCK_V; ++v) sum[i][p][v] = multiply_add(value, w[v], sum[i][p][v]);
-          }
+          for (int v = 0; v < S::BLOCK_V; ++v) sum[i][r][p][v] = multiply_add(value, w[v], sum[i][r][p][v]);
+        });
       }
 }
 
 template <class S, int IMAGES, int COLUMNS, class Out, class In>
 INLINE void conv_block(const Out& out, const float* __restrict__ params, const In& in, int n, int c, int y, int x, int count) {
   const int channel = out.c0 + c;
-  Sums<S, IMAGES, COLUMNS> sum;
-  convolve<S, IMAGES, COLUMNS>(sum, params, in, n, channel, y, x);
-#pragma GCC unroll 8
-  for (int i = 0; i < IMAGES; ++i)
-#pragma GCC unroll 32
-    for (int p = 0; p < COLUMNS; ++p)
-#pragma GCC unroll 8
-      for (int v = 0; v < S::BLOCK_V; ++v)
-        out.template put<S::LANES>(n + i, c + v * S::LANES, y, x + p,
-                                   S::epilogue(sum[i][p][v], channel + v * S::LANES, params), count - v * S::LANES);
+  Sums<S, IMAGES, 1, COLUMNS> sum;
+  convolve<S, IMAGES, 1, COLUMNS>(sum, params, in, n, channel, y, x);
+  each_sum<IMAGES, 1, COLUMNS, S::BLOCK_V>([&](int i, int, int p, int v) {
+    out.template put<S::LANES>(n + i, c + v * S::LANES, y, x + p, S::epilogue(sum[i][0][p][v], channel + v * S::LANES, params),
+                               count - v * S::LANES);
+  });
 }
 
-// A convolution whose output goes, in registers, into a pool P without overlap or padding.
+// A convolution whose output goes, in registers, into a pool P without overlap or padding: whole windows at once.
 template <class S, class P, int IMAGES, int COLUMNS, class Out, class In>
 INLINE void pool_block(const Out& out, const float* __restrict__ params, const In& in, int n, int c, int y, int x, int count) {
   typedef Vector<S::LANES> V;
-  constexpr int WIDTH = COLUMNS * P::KERNEL_X;
+  constexpr int ROWS = P::KERNEL_Y, WIDTH = COLUMNS * P::KERNEL_X;
   const int channel = out.c0 + c;
-  const V start = V{} + (P::MEAN ? 0.0f : -infinity());
-  V pooled[IMAGES][COLUMNS][S::BLOCK_V];
-#pragma GCC unroll 8
-  for (int i = 0; i < IMAGES; ++i)
-#pragma GCC unroll 32
-    for (int p = 0; p < COLUMNS; ++p)
-#pragma GCC unroll 8
-      for (int v = 0; v < S::BLOCK_V; ++v) pooled[i][p][v] = start;
-#pragma GCC unroll 1
-  for (int row = 0; row < P::KERNEL_Y; ++row) {
-    Sums<S, IMAGES, WIDTH> sum;
-    convolve<S, IMAGES, WIDTH>(sum, params, in, n, channel, y * P::KERNEL_Y + row, x * P::KERNEL_X);
-#pragma GCC unroll 8
-    for (int i = 0; i < IMAGES; ++i)
-#pragma GCC unroll 32
-      for (int p = 0; p < WIDTH; ++p)
-#pragma GCC unroll 8
-        for (int v = 0; v < S::BLOCK_V; ++v) {
-          const V value = S::epilogue(sum[i][p][v], channel + v * S::LANES, params);
-          V& best = pooled[i][p / P::KERNEL_X][v];
-          best = P::MEAN ? best + unfused(value) : larger(value, best);
-        }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < IMAGES; ++i)
-#pragma GCC unroll 32
-    for (int p = 0; p < COLUMNS; ++p)
-#pragma GCC unroll 8
-      for (int v = 0; v < S::BLOCK_V; ++v) {
-        const V value = P::MEAN ? pooled[i][p][v] / float(P::KERNEL_Y * P::KERNEL_X) : pooled[i][p][v];
-        out.template put<S::LANES>(n + i, c + v * S::LANES, y, x + p, P::epilogue(value, channel + v * S::LANES, params),
-                                   count - v * S::LANES);
-      }
+  Sums<S, IMAGES, ROWS, WIDTH> sum;
+  convolve<S, IMAGES, ROWS, WIDTH>(sum, params, in, n, channel, y * ROWS, x * P::KERNEL_X);
+  each_sum<IMAGES, 1, COLUMNS, S::BLOCK_V>([&](int i, int, int p, int v) {
+    const int first = channel + v * S::LANES;
+    V pooled = V{} + (P::MEAN ? 0.0f : -infinity());
+    each_sum<1, ROWS, P::KERNEL_X, 1>([&](int, int r, int k, int) {
+      const V value = S::epilogue(sum[i][r][p * P::KERNEL_X + k][v], first, params);
+      pooled = P::MEAN ? pooled + unfused(value) : larger(value, pooled);
+    });
+    if (P::MEAN) pooled = pooled / float(ROWS * P::KERNEL_X);
+    out.template put<S::LANES>(n + i, c + v * S::LANES, y, x + p, P::epilogue(pooled, first, params), count - v * S::LANES);
+  });
 }
 
 // Every block of a region: STEP columns of BLOCK_N images, a last one that starts early, single columns where the row is short.
