@@ -48,7 +48,7 @@ from fusec.schedule.show import show
 from fusec.schedule.verify import verify
 from fusec.targets import cpu, cuda_simt
 from fusec.targets.base import MappedKernel
-from fusec.targets.device import Device, device_for_arch, host
+from fusec.targets.device import Device, device_for_arch, device_for_gpu, host
 
 Shape4 = tuple[int, int, int, int]
 
@@ -168,7 +168,7 @@ def choose_device(target: str, dtype: str = "float32", arch: str | None = None) 
         if arch is not None:
             raise InputError("--arch names a GPU architecture, but the target is cpu", hint="leave one of them out")
         return host()
-    return device_for_arch(arch or gpu.device_arch())
+    return device_for_arch(arch) if arch else device_for_gpu(*gpu.identity())
 
 
 def _compiler_log(entry: str, text: str | None) -> None:
