@@ -51,7 +51,7 @@ LAUNCH = 2.5e-6  # an estimate, the same for all GPUs
 
 def _cuda(name: str, arch: str, cores: int, lanes: int, clock: float, block_kib: int, core_kib: int, threads: int,
           bandwidth: float, cache: int, cache_bandwidth: float) -> Device:
-    """A GPU: boost clock in GHz, scratch of a block and a core in KiB, published bandwidth and that of the L2 in GB/s, L2 in MiB.
+    """A GPU: boost clock in GHz, scratch of a block and of a core in KiB, published bandwidth and the L2's in GB/s, L2 in MiB.
 
     Per core (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"): 64 K registers, the most resident
     threads, and the most shared memory, of which a block can have all but the KiB that the driver keeps from sm_80 on.
