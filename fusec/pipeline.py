@@ -45,6 +45,7 @@ from fusec.runtime.cache import Cache
 from fusec.runtime.cuda import gpu
 from fusec.runtime.model import Model
 from fusec.runtime.program import Program, Source
+from fusec.runtime.store import Store
 from fusec.schedule.ir import Chain
 from fusec.schedule.show import show
 from fusec.schedule.verify import verify
@@ -161,17 +162,20 @@ def generate(planned: Plan) -> Generated:
     return Generated(planned, program, (*sources.values(), *pool), kernels, weights)
 
 
+def build_kernels(generated: Generated, store: Store, progress: Progress | None = None) -> dict[str, Path]:
+    """Step 7: compile what the store does not have; the path of every entry's binary."""
+    program = generated.program
+    compiler = cpu_runtime.find_compiler(debug.compiler()) if program.target == "cpu" else None
+    with debug.timed("build"):
+        return build(program.target, program.arch, generated.sources, store, compiler, progress, _compiler_log)
+
+
 def build_and_link(generated: Generated, progress: Progress | None = None) -> Model:
     """Steps 7 and 8: compile what the cache does not have, and make the model."""
     program, store = generated.program, Cache(debug.cache_folder())
-    with debug.timed("build"):
-        binaries = build(program.target, program.arch, generated.sources, store, _compiler(program), progress, _compiler_log)
+    binaries = build_kernels(generated, store, progress)
     with debug.timed("link"):
         return assemble(program, generated.sources, binaries, generated.weights, store=store, threads=debug.threads())
-
-
-def _compiler(program: Program) -> cpu_runtime.Compiler | None:
-    return cpu_runtime.find_compiler(debug.compiler()) if program.target == "cpu" else None
 
 
 def compile_network(network: str | Path | LayerGraph, *, target: str = "auto", dtype: str = "float32", fuse: str = "auto",

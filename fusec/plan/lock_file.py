@@ -21,6 +21,7 @@ from fusec.plan.cost import Nominal
 from fusec.plan.lock import Decision, Lock, LockedChain, LockedVariant, Subject
 from fusec.schedule.ir import Tile
 
+SUFFIX = ".lock"
 FORMAT = 1  # raised when a reader of the old one would misunderstand the new
 MAX_COUNT = (1 << 31) - 1
 HEAD = ("Schedules of fusec, found by `fusec tune`. `fusec compile --locked` makes exactly these.",

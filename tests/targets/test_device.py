@@ -49,7 +49,8 @@ def core(folder: Path, shared: str, threads: str, **caches: tuple[int, str, str]
 
 
 def test_caches_as_the_system_describes_them(tmp_path: Path) -> None:
-    made = core(tmp_path, "0-3,8", "0", index0=(1, "Data", "48K"), index1=(1, "Instruction", "64K"), index2=(2, "Unified", "5M"))
+    made = core(tmp_path, "0-3,8", "0", index0=(1, "Data", "48K"), index1=(1, "Instruction", "64K"),
+                index2=(2, "Unified", "5M"))
     assert cache_size(1, made) == 48 * KIB
     assert cache_size(2, made) == 5 * MIB
     assert cache_size(3, made) is None

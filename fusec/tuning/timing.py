@@ -50,7 +50,7 @@ def wall_clock(call: Call, times: int) -> float:
 
 
 def alternate(calls: Sequence[tuple[Call, Clock, int | None]], rounds: int | None,
-              progress: Callable[[int, int], None]) -> list[Timed]:
+              progress: Callable[[int, int], None], *, budget: float = BUDGET, fewest: int = FEWEST) -> list[Timed]:
     """Time calls in turn.
 
     Parameters
@@ -59,7 +59,7 @@ def alternate(calls: Sequence[tuple[Call, Clock, int | None]], rounds: int | Non
         What to call, the clock for it, and the most rounds it takes part in (None is all). Each is called once before, so that
         nothing is timed that happens only the first time.
     rounds
-        How many; None is as many as take about `BUDGET` seconds, within `FEWEST` and `MOST`.
+        How many; None is as many as take about `budget` seconds, within `fewest` and `MOST`.
     """
     repeats, round_seconds = [], 0.0
     for call, clock, most in calls:
@@ -67,7 +67,7 @@ def alternate(calls: Sequence[tuple[Call, Clock, int | None]], rounds: int | Non
         single = max(clock(call, 1), 1e-9)
         repeats.append(max(1, min(MOST_CALLS, math.ceil(SAMPLE / single))))
         round_seconds += 0.0 if most else repeats[-1] * single
-    wanted = rounds or max(FEWEST, min(MOST, int(BUDGET / max(round_seconds, 1e-9))))
+    wanted = rounds or max(fewest, min(MOST, int(budget / max(round_seconds, 1e-9))))
     samples: list[list[float]] = [[] for _ in calls]
     for done in range(wanted):
         order = range(len(calls)) if done % 2 == 0 else reversed(range(len(calls)))
