@@ -18,14 +18,13 @@ from fusec.cli.options import Shape4
 from fusec.cli.output import facts, in_seconds, line, note, plural, print_json, table
 from fusec.cli.progress import Progress
 from fusec.errors import InputError
-from fusec.pipeline import Plan
 from fusec.plan.lock_file import SUFFIX, text_of
 from fusec.runtime.cache import Cache
 from fusec.runtime.store import write_atomically
 from fusec.tuning.candidates import survey
 from fusec.tuning.log import Log
 from fusec.tuning.measure import Bench
-from fusec.tuning.tune import SINGLE, UNTUNED, Explored, Tuned, decide, explore
+from fusec.tuning.tune import Explored, Tuned, decide, explore
 
 TIME_LIMIT = 300.0  # seconds
 
@@ -116,8 +115,7 @@ def _result(tuned: Tuned, found: Explored, bench: Bench, seed: int | None, place
 
 
 def _show(tuned: Tuned, found: Explored, result: Mapping[str, Any]) -> None:
-    plan: Plan = tuned.plan
-    rest = found.total - found.done
+    plan, rest = tuned.plan, found.total - found.done
     facts([("network", result["network"]), ("target", device_in_words(plan.device)),
            ("measured", f"{plural(result['measured'], 'time')}, {result['known']:,} known from before, of "
                         f"{plural(found.done, 'chain')}" + (f"; {rest:,} left for another run" if rest else ""))])
@@ -126,7 +124,8 @@ def _show(tuned: Tuned, found: Explored, result: Mapping[str, Any]) -> None:
     table(("", ">chains", *(f">batch {n}" for n in plan.nominal.batches)), rows)
     line()
     for item in result["results"]:
-        if item["name"] in (UNTUNED, SINGLE) and item["name"] != tuned.chosen:
-            words = ", ".join(f"{r:.2f} at batch {n}" for r, n in zip(item["ratios"], plan.nominal.batches, strict=True))
-            line(f"{tuned.chosen} is as fast as {item['name']} times {words}")
-    line(f"written: {tuned.chosen}, to {result['file']}")
+        if item["name"] != tuned.chosen:
+            ratios = zip(item["ratios"], plan.nominal.batches, strict=True)
+            words = ", ".join(f"{ratio:.2f} times as fast at batch {n}" for ratio, n in ratios)
+            line(f"{tuned.chosen} against {item['name']}: {words}")
+    line(f"written to {result['file']}: {tuned.chosen}")

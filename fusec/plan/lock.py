@@ -23,7 +23,7 @@ from fusec.schedule.verify import verify
 from fusec.targets.device import Device
 from fusec.version import VERSION
 
-LARGEST = 1 << 29  # elements of a box or of a block's scratch: byte offsets stay inside 32 bits
+LARGEST = 1 << 28  # elements of a box or of a block's scratch: a gibibyte, whose offsets fit 32 bits
 WAY_OUT = "`fusec tune` makes a lockfile for what is here"
 Locked = tuple[Chain, tuple[Planned, ...]]
 
@@ -214,7 +214,7 @@ def _planned(chain: Chain, variant: LockedVariant, device: Device) -> Planned | 
     except (Infeasible, InternalError) as error:
         return Problem(f"tile {decision.tile} of chain {chain} is illegal: {error}", variant.where)
     boxes = [schedule.tile.images * b.footprint.elements for b in schedule.buffers]
-    if max(*boxes, schedule.scratch_elements) > LARGEST:
-        return Problem(f"tile {decision.tile} of chain {chain} is too large: it needs more than {LARGEST:,} elements at once",
+    if max(*boxes, schedule.scratch_elements) >= LARGEST:
+        return Problem(f"tile {decision.tile} of chain {chain} is too large: it needs {LARGEST:,} elements or more at once",
                        variant.where)
     return Planned(schedule, variant.min_blocks, variant.tiles)

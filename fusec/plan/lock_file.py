@@ -121,8 +121,9 @@ def read_lock(path: Path) -> Lock:
         There is no such file, or it is no lockfile of this format: every problem, each at `file:line:column`.
     """
     if not path.is_file():
-        what = "this is a directory, not a lockfile" if path.is_dir() else "there is no such lockfile"
-        raise InputError(what, str(path), f"`fusec tune NET -o {path.name or 'FILE'}` makes one")
+        if path.is_dir():
+            raise InputError("this is a directory, not a lockfile", str(path), f"name a {SUFFIX} file")
+        raise InputError("there is no such lockfile", str(path), "`fusec tune` makes one")
     tree, problems = read_tree(path, "a lockfile is what `fusec tune` writes")
     return _Reader(tree, Findings(path, problems)).read()
 
