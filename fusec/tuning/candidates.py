@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph
 from fusec.plan.cost import Nominal
 from fusec.plan.lock import Decision
@@ -86,8 +87,16 @@ def survey(graph: LayerGraph, device: Device, nominal: Nominal) -> Survey:
             if (seconds := known(start, end)) is not None:
                 prices[start, end] = seconds
     ends = cheapest(len(order), lambda start, end: prices.get((start, end)))
-    keys = {i: signature(Chain(graph, order[slice(*i)]), nominal) for i in prices}
+    keys = {i: _key(Chain(graph, order[slice(*i)]), nominal) for i in prices}
     return Survey(graph, device, nominal, order, prices, keys, tuple(zip([0, *ends], ends, strict=False)))
+
+
+def _key(chain: Chain, nominal: Nominal) -> object:
+    """All that the kernels of a chain depend on but its weights: its signature, and which tensors are the network's own, since
+    those have their layout."""
+    graph = chain.graph
+    public = tuple(t in graph.outputs or isinstance(graph[t].layer, L.Input) for t in (*chain.inputs, chain.output))
+    return signature(chain, nominal), public
 
 
 def jobs(survey: Survey) -> Iterator[Job]:
