@@ -150,8 +150,8 @@ def prebuild(work: Job) -> None:
 
 
 def measure(path: Path) -> None:
-    """Times every schedule of every job; kernels are compiled by several processes first."""
-    work = list(jobs())  # of a job, all schedules take turns
+    """Times every schedule of every job, those of one job in turns; kernels are compiled by several processes first."""
+    work = list(jobs())
     with Pool() as pool:
         pool.map(prebuild, work, chunksize=1)
     import cupy

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from fusec.errors import Infeasible, InputError, InternalError, Problem, nearest
 from fusec.graph.graph import LayerGraph
@@ -39,6 +39,11 @@ class Decision:
     def of(schedule: Schedule) -> Decision:
         """What `schedule` was made from."""
         return Decision(schedule.tile, tuple(s.writes.tensor for s in schedule.stages if s.node is None))
+
+    def moved(self, source: Chain, target: Chain) -> Decision:
+        """The same for an equal chain, whose inputs have other names."""
+        names = dict(zip(source.inputs, target.inputs, strict=True))
+        return replace(self, staged=tuple(names[t] for t in self.staged))
 
     def schedule(self, chain: Chain, device: Device) -> Schedule:
         """The schedule of `chain`; Infeasible as `construct` raises it."""

@@ -53,7 +53,7 @@ def _variants(chain: Chain, found: Sequence[Measured], survey: Survey) -> tuple[
     for i, measured in enumerate(best):
         if measured in [m for m, _ in made]:
             continue
-        schedule = measured.candidate.decision.schedule(chain, survey.device)
+        schedule = measured.schedule(chain, survey.device)
         if made:
             limit = _limit(*made[-1], measured, i, nominal)
             if limit is None:  # no number of tiles tells the batches apart: one schedule has to serve both

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from fusec.errors import Infeasible
 from fusec.pipeline import Generated, Plan, PlannedChain, generate
 from fusec.plan.cost import sizes_of
 from fusec.plan.search import Planned
@@ -19,28 +18,18 @@ from fusec.runtime.program import POOL, Port, Program, TensorRule
 from fusec.runtime.weights import Floats, aligned
 from fusec.schedule.ir import Chain
 from fusec.schedule.verify import verify
-from fusec.targets.device import Device
 from fusec.tuning.candidates import Candidate
 
 SEED = 0
 
 
-def legal(chain: Chain, candidates: Sequence[Candidate], device: Device) -> list[tuple[Candidate, Planned]]:
-    """The candidates that have a verified schedule, with it; the others need more scratch than the device has."""
-    made = []
-    for candidate in candidates:
-        try:
-            schedule = candidate.decision.schedule(chain, device)
-            verify(schedule, device if device.target == "cuda" else None)
-        except Infeasible:
-            continue
-        made.append((candidate, Planned(schedule, 0, candidate.tiles)))
-    return made
-
-
-def generate_all(plan: Plan, chain: Chain, planned: Sequence[Planned]) -> Generated:
-    """All kernels of one chain, as the variants of one launch: they share its weights."""
-    made = generate(replace(plan, chains=(PlannedChain(chain, tuple(planned)),)))
+def generate_all(plan: Plan, chain: Chain, candidates: Sequence[Candidate]) -> Generated:
+    """The kernels of all candidates for one chain, as the variants of one launch: they share its weights."""
+    schedules = [c.decision.schedule(chain, plan.device) for c in candidates]
+    for schedule in schedules:
+        verify(schedule, plan.device if plan.device.target == "cuda" else None)
+    planned = tuple(Planned(schedule, 0, c.tiles) for schedule, c in zip(schedules, candidates, strict=True))
+    made = generate(replace(plan, chains=(PlannedChain(chain, planned),)))
     return replace(made, weights={key: aligned(array) for key, array in made.weights.items()})
 
 

@@ -16,7 +16,6 @@ from fusec import debug
 from fusec.pipeline import Generated, Plan, build_and_link, build_kernels
 from fusec.plan.partition import Seconds
 from fusec.runtime import cpu
-from fusec.runtime.build import Progress
 from fusec.runtime.cache import Cache
 from fusec.runtime.cpu_engine import usable_threads
 from fusec.runtime.cuda import gpu, nvrtc
@@ -24,8 +23,10 @@ from fusec.runtime.model import Model
 from fusec.runtime.program import POOL
 from fusec.runtime.store import digest
 from fusec.runtime.weights import Floats
+from fusec.schedule.ir import Chain, Schedule
+from fusec.targets.device import Device
 from fusec.tuning.candidates import Candidate, Job, candidates
-from fusec.tuning.kernels import generate_all, inputs, legal, single
+from fusec.tuning.kernels import generate_all, inputs, single
 from fusec.tuning.log import Log
 from fusec.tuning.timing import Call, Clock, Timed, alternate, wall_clock
 
@@ -40,10 +41,15 @@ Turns = Callable[[Sequence[Turn]], Sequence[Timed]]
 
 @dataclass(frozen=True)
 class Measured:
-    """A candidate and the seconds of one launch for each nominal batch."""
+    """A candidate for a chain, and the seconds of one launch for each nominal batch."""
 
+    chain: Chain
     candidate: Candidate
     seconds: Seconds
+
+    def schedule(self, chain: Chain, device: Device) -> Schedule:
+        """The schedule that was measured, of an equal chain."""
+        return self.candidate.decision.moved(self.chain, chain).schedule(chain, device)
 
 
 def take_turns(calls: Sequence[Turn]) -> Sequence[Timed]:
@@ -62,15 +68,13 @@ class Bench:
         Where measurements are kept.
     turns
         Times several calls in turn.
-    building
-        Told how many kernels of a job are built.
     """
 
-    def __init__(self, plan: Plan, log: Log, turns: Turns = take_turns, building: Progress | None = None) -> None:
+    def __init__(self, plan: Plan, log: Log, turns: Turns = take_turns) -> None:
         self.plan, self.log = plan, log
         self._store = Cache(debug.cache_folder())
         self.measured = self.known = 0  # measurements made, and those the log had
-        self._turns, self._building = turns, building
+        self._turns = turns
         cuda = plan.device.target == "cuda"
         tool = nvrtc.identity() if cuda else cpu.find_compiler(debug.compiler()).identity
         threads = 0 if cuda else debug.threads() or usable_threads()
@@ -79,16 +83,16 @@ class Bench:
     def __call__(self, job: Job) -> tuple[Measured, ...]:
         """Seconds of the job's candidates; MissingError as building and running raise it."""
         plan, batches = self.plan, self.plan.nominal.batches
-        pairs = legal(job.chain, candidates(job.chain, plan.device, plan.nominal), plan.device)
-        made = generate_all(plan, job.chain, [planned for _, planned in pairs])
-        keys = [[self._key(made, i, batch) for batch in batches] for i in range(len(pairs))]
+        tried = candidates(job.chain, plan.device, plan.nominal)
+        made = generate_all(plan, job.chain, tried)
+        keys = [[self._key(made, i, batch) for batch in batches] for i in range(len(tried))]
         places = {key: (i, b) for i, row in enumerate(keys) for b, key in enumerate(row)}  # equal kernels have one key
         missing = {key: place for key, place in places.items() if self.log.get(key) is None}
         self.known += len(places) - len(missing)
         if missing:
             self._measure(made, missing, job)
-        return tuple(Measured(candidate, tuple(self.log.get(key) or math.inf for key in row))
-                     for (candidate, _), row in zip(pairs, keys, strict=True))
+        return tuple(Measured(job.chain, candidate, tuple(self.log.get(key) or math.inf for key in row))
+                     for candidate, row in zip(tried, keys, strict=True))
 
     def _key(self, made: Generated, index: int, batch: int) -> str:
         """All that the time depends on: the kernel, the machine, and the sizes of all tensors."""
@@ -102,8 +106,7 @@ class Bench:
         """Build and time the kernels that are missing, and log them."""
         [launch] = made.program.launches
         entries = {launch.variants[i].entry for i, _ in missing.values()} | {POOL}
-        build_kernels(replace(made, sources=tuple(s for s in made.sources if s.entry in entries)), self._store,
-                      self._building)
+        build_kernels(replace(made, sources=tuple(s for s in made.sources if s.entry in entries)), self._store)
         calls: list[Turn] = []
         repeats = [max(1, min(MOST_LAUNCHES, math.ceil(CALL / max(job.expected[b], 1e-9)))) for _, b in missing.values()]
         shared: dict[int, tuple[list[Any], Any]] = {}  # arrays and results for each batch

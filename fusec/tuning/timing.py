@@ -64,9 +64,9 @@ def alternate(calls: Sequence[tuple[Call, Clock, int | None]], rounds: int | Non
     repeats, round_seconds = [], 0.0
     for call, clock, most in calls:
         call()
-        single = max(clock(call, 1), 1e-9)
-        repeats.append(max(1, min(MOST_CALLS, math.ceil(SAMPLE / single))))
-        round_seconds += 0.0 if most else repeats[-1] * single
+        times, seconds = _sample(call, clock)
+        repeats.append(times)
+        round_seconds += 0.0 if most else seconds
     wanted = rounds or max(fewest, min(MOST, int(budget / max(round_seconds, 1e-9))))
     samples: list[list[float]] = [[] for _ in calls]
     for done in range(wanted):
@@ -77,3 +77,12 @@ def alternate(calls: Sequence[tuple[Call, Clock, int | None]], rounds: int | Non
                 samples[i].append(clock(call, repeats[i]) / repeats[i])
         progress(done + 1, wanted)
     return [Timed(tuple(s), r) for s, r in zip(samples, repeats, strict=True)]
+
+
+def _sample(call: Call, clock: Clock) -> tuple[int, float]:
+    """How many calls last `SAMPLE`, and the seconds they took. It is tried, since a second call may be slower than the rest."""
+    times, seconds = 1, clock(call, 1)
+    while seconds < SAMPLE and times < MOST_CALLS:
+        times = min(MOST_CALLS, max(times + 1, math.ceil(times * SAMPLE / max(seconds, 1e-9))))
+        seconds = clock(call, times)
+    return times, seconds

@@ -18,17 +18,20 @@ from hypothesis import strategies as st
 from fusec import pipeline
 from fusec.errors import AccuracyError, MissingError
 from fusec.graph import layers as L
+from fusec.graph.graph import LayerGraph
 from fusec.pipeline import Plan
 from fusec.plan.cost import Nominal
 from fusec.plan.lock import Decision
 from fusec.plan.partition import Seconds
-from fusec.schedule.ir import Tile
-from fusec.targets.device import DEVICES, generic_host, host
+from fusec.runtime.workload import arrange
+from fusec.schedule.ir import Chain, Tile
+from fusec.targets.device import DEVICES, Device, generic_host, host
 from fusec.tuning import candidates as module
 from fusec.tuning import contest as contests
 from fusec.tuning.candidates import Candidate, Job, Survey, candidates, jobs, survey
 from fusec.tuning.choose import choose
 from fusec.tuning.contest import Entrant, contest, winner
+from fusec.tuning.kernels import generate_all, inputs, single
 from fusec.tuning.log import Log
 from fusec.tuning.measure import Bench, Measured, Turn
 from fusec.tuning.timing import Timed
@@ -40,7 +43,7 @@ NET = network(L.Input(2, 8, 8), a=conv(4), b=conv(4), pool=max_pool(2, 2), c=con
 
 
 @cache
-def surveyed(batches: tuple[int, ...] = (8, 1), graph=NET, device=CPU) -> Survey:  # type: ignore[no-untyped-def]
+def surveyed(batches: tuple[int, ...] = (8, 1), graph: LayerGraph = NET, device: Device = CPU) -> Survey:
     return survey(pipeline.plan(graph, device).simplified.graph, device, Nominal(batches))
 
 
@@ -60,7 +63,7 @@ class Machine:
             raise KeyboardInterrupt
         self.asked.append(job.chain.names)
         found = candidates(job.chain, self._survey.device, self._survey.nominal)
-        return tuple(Measured(c, self._seconds(job, c)) for c in found)
+        return tuple(Measured(job.chain, c, self._seconds(job, c)) for c in found)
 
 
 # ---- what is tried
@@ -93,8 +96,19 @@ def test_equal_chains_are_tried_once() -> None:
     assert [names for names in tried if len(names) == 1] == [("a",), ("b",), ("d",)]
 
 
+def test_what_is_measured_of_one_chain_serves_its_equals() -> None:
+    """Their inputs have other names."""
+    known = surveyed(graph=network(L.Input(4, 8, 8), a=conv(4), b=conv(4), c=conv(4), d=conv(4)))
+    machine = Machine(lambda job, c: (1.0 / c.decision.tile.height,) * 2 if len(job.chain.names) == 1 else (9.0, 9.0), known)
+    chosen = choose(known, explore(known, machine, lambda: False, ignore).results)
+    assert ("c",) not in machine.asked
+    made = {item.chain.output: [Decision.of(v.schedule) for v in item.variants] for item in chosen}
+    assert [d.tile for d in made["c"]] == [d.tile for d in made["b"]]
+    assert [d.staged for d in made["c"]] == [("b",)] * len(made["c"])
+
+
 @pytest.mark.parametrize("device", [CPU, DEVICES["h200"]], ids=lambda d: d.name)
-def test_candidates_of_a_chain(device) -> None:  # type: ignore[no-untyped-def]
+def test_candidates_of_a_chain(device: Device) -> None:
     known = surveyed(device=device)
     chain = known.chain((0, 3))
     found = candidates(chain, device, known.nominal)
@@ -154,7 +168,7 @@ def test_the_true_optimum_is_found(seed: int, batches: tuple[int, ...]) -> None:
 
 
 def measured(tile: Tile, *seconds: float) -> Measured:
-    return Measured(Candidate(Decision(tile, ("x",)), None), seconds)
+    return Measured(Chain(NET, ("a",)), Candidate(Decision(tile, ("x",)), None), seconds)
 
 
 @pytest.mark.parametrize(("large", "small", "batch"), [
@@ -245,7 +259,8 @@ def test_a_second_run_measures_only_what_is_missing(small: Plan, tmp_path: Path)
     third = Stopwatch()
     again = explore(known, Bench(small, Log(tmp_path), third), lambda: False, ignore)
     assert third.timed == 0
-    assert again.results == rest.results
+    assert [[(m.candidate, m.seconds) for m in ms] for ms in again.results.values()] == \
+        [[(m.candidate, m.seconds) for m in ms] for ms in rest.results.values()]
     fresh = Stopwatch()
     explore(known, Bench(small, Log(tmp_path, fresh=True), fresh), lambda: False, ignore)
     assert fresh.timed == everything.timed
@@ -274,6 +289,25 @@ def test_a_kernel_is_timed_as_often_as_it_runs(small: Plan, tmp_path: Path) -> N
     assert row["rounds"] >= 3
     assert row["launches"] * row["seconds"] > 1e-3
     assert 0 < row["seconds"] < 0.01
+
+
+@pytest.mark.parametrize("device", [CPU, DEVICES["h200"]], ids=lambda d: d.name)
+def test_a_single_kernel_is_a_program_of_its_own(device: Device) -> None:
+    """It has the text it has in the network, and the sizes of the chain's tensors, on both targets."""
+    plan = pipeline.plan(NET, device, "a..b", (4, 2, 8, 8))
+    [pair, *_] = plan.chains
+    wanted = pipeline.generate(plan).program.launches[0].variants[0].entry
+    made = generate_all(plan, pair.chain, candidates(pair.chain, device, plan.nominal))
+    assert made.program.launches[0].variants[0].entry == wanted
+    for index, variant in enumerate(made.program.launches[0].variants):
+        alone = single(made, index, 3)
+        assert {s.entry for s in alone.sources} - {"fusec_pool"} == {variant.entry}
+        arrays = inputs(made, 4)
+        work = arrange(alone.program, 4, tuple(a.shape[2:] for a in arrays))
+        assert [a.shape for a in arrays] == [(4, 2, 8, 8)]
+        assert [step.variant.entry for step in work.steps] == [variant.entry] * 3
+        assert work.shapes["b"] == (4, 4, 8, 8)
+        assert work.arena == 0
 
 
 # ---- the log
