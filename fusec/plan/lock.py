@@ -17,7 +17,7 @@ from fusec.graph.graph import LayerGraph
 from fusec.plan.construct import construct
 from fusec.plan.cost import Nominal, sizes_of
 from fusec.plan.partition import is_chain
-from fusec.plan.search import Planned
+from fusec.plan.search import Choice, Planned
 from fusec.schedule.ir import Chain, Schedule, Tile
 from fusec.schedule.verify import verify
 from fusec.targets.device import Device
@@ -34,11 +34,17 @@ class Decision:
 
     tile: Tile
     staged: tuple[str, ...]
+    step: int | None = None
 
     @staticmethod
     def of(schedule: Schedule) -> Decision:
         """What `schedule` was made from."""
-        return Decision(schedule.tile, tuple(s.writes.tensor for s in schedule.stages if s.node is None))
+        return Decision(schedule.tile, tuple(s.writes.tensor for s in schedule.stages if s.node is None), schedule.step)
+
+    @staticmethod
+    def chosen(choice: Choice) -> Decision:
+        """What the planner's search has found."""
+        return Decision(choice.candidate.tile, choice.staged, choice.candidate.step)
 
     def moved(self, source: Chain, target: Chain) -> Decision:
         """The same for an equal chain, whose inputs have other names."""
@@ -47,7 +53,7 @@ class Decision:
 
     def schedule(self, chain: Chain, device: Device) -> Schedule:
         """The schedule of `chain`; Infeasible as `construct` raises it."""
-        return construct(chain, self.tile, device, self.staged)
+        return construct(chain, self.tile, device, self.staged, self.step)
 
 
 @dataclass(frozen=True)

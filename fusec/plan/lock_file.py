@@ -61,6 +61,7 @@ class VariantSpec(Spec):
 
     tile: Annotated[list[Size], Field(min_length=4, max_length=4, title="[images, channels, height, width]")]
     staged: Annotated[list[str], Field(title="names of tensors")]
+    step: Size | None
     min_blocks: Annotated[int, Field(ge=0, le=MAX_COUNT, title=f"0 to {MAX_COUNT:,}")]
     tiles: Count | None
 
@@ -86,10 +87,10 @@ def text_of(lock: Lock, remarks: Iterable[str] = ()) -> str:
 
 
 def _variant(variant: LockedVariant) -> str:
-    tile, staged = variant.decision.tile, variant.decision.staged
+    decision, tile = variant.decision, variant.decision.tile
     sides = (tile.images, tile.channels, tile.height, tile.width)
-    return (f"{{tile: {_list(map(str, sides))}, staged: {_list(map(_text, staged))}, min_blocks: {variant.min_blocks}, "
-            f"tiles: {_number(variant.tiles)}}}")
+    return (f"{{tile: {_list(map(str, sides))}, staged: {_list(map(_text, decision.staged))}, step: {_number(decision.step)}, "
+            f"min_blocks: {variant.min_blocks}, tiles: {_number(variant.tiles)}}}")
 
 
 def _list(words: Iterable[str]) -> str:
@@ -174,5 +175,5 @@ class _Reader:
         spec = self.found.check(VariantSpec, tree, "a variant")
         if spec is None:
             return None
-        decision = Decision(Tile(*spec.tile), tuple(spec.staged))
+        decision = Decision(Tile(*spec.tile), tuple(spec.staged), spec.step)
         return LockedVariant(decision, spec.min_blocks, spec.tiles, self.found.place(tree.mark))

@@ -112,7 +112,7 @@ def jobs(survey: Survey) -> Iterator[Job]:
 def candidates(chain: Chain, device: Device, nominal: Nominal) -> tuple[Candidate, ...]:
     """Kernels of one chain: the best by the model for each nominal batch in turn, without repetition."""
     search, many = Search(chain, device, nominal), len(nominal.batches) > 1
-    ranked = [[Candidate(Decision(c.tile, c.staged), None if many and i == 0 else search.tiles(c, batch))
+    ranked = [[Candidate(Decision.chosen(c), None if many and i == 0 else search.tiles(c, batch))
                for c in search.ranked(batch, PER_BATCH)] for i, batch in enumerate(nominal.batches)]
     return tuple(dict.fromkeys(c for rank in zip_longest(*ranked) for c in rank if c is not None))
 

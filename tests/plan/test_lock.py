@@ -136,12 +136,12 @@ def locked(graph: LayerGraph, tmp_path: Path, device: Device = CPU, **edits: str
     return path
 
 
-FIRST = "  - layers: [a]\n    variants:\n      - {tile: [1, 4, 4, 4], staged: [x], min_blocks: 0, tiles: 4}\n"
-SECOND = "  - layers: [b, pool]\n    variants:\n      - {tile: [1, 4, 4, 4], staged: [a], min_blocks: 0, tiles: 4}\n"
+ROW = "    variants:\n      - {tile: [1, 4, 4, 4], staged: [%s], step: null, min_blocks: 0, tiles: 4}\n"
+FIRST, SECOND = "  - layers: [a]\n" + ROW % "x", "  - layers: [b, pool]\n" + ROW % "a"
 WORDS = {"first": FIRST, "second": SECOND, "both": FIRST + SECOND, "names": "[b, pool]", "tile": "[1, 4, 4, 4]",
-         "staged": "staged: [a]", "limit": "min_blocks: 0", "tiles": "tiles: 4", "version": f'"{VERSION}"', "dtype": "float32",
-         "target": "target: cpu", "machine": "device: cpu", "batches": "[1024, 1]", "form": "format: 1",
-         "height": "height: null"}
+         "staged": "staged: [a]", "step": "step: null", "limit": "min_blocks: 0", "tiles": "tiles: 4",
+         "version": f'"{VERSION}"', "dtype": "float32", "target": "target: cpu", "machine": "device: cpu",
+         "batches": "[1024, 1]", "form": "format: 1", "height": "height: null"}
 
 
 def test_the_text_is_as_expected(net: LayerGraph, tmp_path: Path) -> None:
@@ -175,6 +175,8 @@ def test_a_legal_edit_is_obeyed(net: LayerGraph, tmp_path: Path) -> None:
     ({"tile": "[0, 4, 4, 4]"}, 17, "'tile'"),
     ({"tile": "[1, 4, 4, four]"}, 17, "not 'four' (tile: [images, channels, height, width])"),
     ({"tile": "[1048576, 4, 8, 8]"}, 17, "is too large"),
+    ({"step": "step: 0"}, 17, "'step'"),
+    ({"step": "step: 3"}, 17, "tile 1x4x4x4 of chain a is illegal: steps of 3 rows do not divide a strip of 4"),
     ({"limit": "min_blocks: 3"}, 17, "min_blocks is 3 in the last variant"),
     ({"limit": "min_blocks: -1"}, 17, "'min_blocks'"),
     ({"tiles": "tiles: 0"}, 17, "'tiles'"),
