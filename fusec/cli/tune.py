@@ -117,8 +117,8 @@ def _result(tuned: Tuned, found: Explored, bench: Bench, seed: int | None, place
 def _show(tuned: Tuned, found: Explored, result: Mapping[str, Any]) -> None:
     plan, rest = tuned.plan, found.total - found.done
     facts([("network", result["network"]), ("target", device_in_words(plan.device)),
-           ("measured", f"{plural(result['measured'], 'time')}, {result['known']:,} known from before, of "
-                        f"{plural(found.done, 'chain')}" + (f"; {rest:,} left for another run" if rest else ""))])
+           ("measured", f"{plural(found.done, 'chain')} in {plural(result['measured'], 'measurement')} and {result['known']:,} "
+                        "known from before" + (f"; {plural(rest, 'chain')} left for another run" if rest else ""))])
     line()
     rows = [(name, str(len(e.plan.chains)), *(in_seconds(s) for s in e.seconds)) for name, e in tuned.entrants.items()]
     table(("", ">chains", *(f">batch {n}" for n in plan.nominal.batches)), rows)

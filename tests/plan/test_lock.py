@@ -215,6 +215,16 @@ def test_a_gpu_without_enough_scratch(tmp_path: Path) -> None:
         pipeline.plan(graph, H200, locked=locked(graph, tmp_path, H200, tile="[1, 4, 64, 64]"))
 
 
+@pytest.mark.parametrize(("height", "said"), [("null", "has an open size"), ("2", "the image is too small")])
+def test_sizes_that_do_not_fit(height: str, said: str, tmp_path: Path) -> None:
+    graph = network(L.Input(2), a=conv(4, pad=0))
+    path = tmp_path / "net.lock"
+    text = text_of(pipeline.to_lock(pipeline.plan(graph, CPU, shape=(1, 2, 16, 16))))
+    path.write_text(text.replace("height: 16", f"height: {height}"), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"net.lock:\d+:1: the sizes it was made for do not fit: .*{said}"):
+        pipeline.plan(graph, CPU, locked=path)
+
+
 def test_an_earlier_variant_that_always_runs(net: LayerGraph, tmp_path: Path) -> None:
     [row] = [line + "\n" for line in FIRST.splitlines() if "tile" in line]
     with pytest.raises(InputError, match="min_blocks is 0 in an earlier variant"):
