@@ -24,10 +24,10 @@ from fusec.graph import reference
 from fusec.graph.graph import LayerGraph
 from fusec.plan.cost import Nominal, nominal_for
 from fusec.targets.device import Device
-from fusec.tuning.contest import as_tuple, check_equal
 from fusec.tuning.inputs import random_inputs
 from fusec.tuning.measure import on_device, timed_call
 from fusec.tuning.timing import Call, Clock, Timed, alternate, wall_clock
+from fusec.tuning.whole import as_tuple, check_equal
 
 FUSED, SINGLE, ALL, REFERENCE = "fused", "layer by layer", "all fused", "reference"
 WAYS = ((FUSED, "auto"), (SINGLE, "none"), (ALL, "all"))

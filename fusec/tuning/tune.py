@@ -13,8 +13,8 @@ from fusec.pipeline import Plan, to_lock
 from fusec.runtime.build import Progress
 from fusec.tuning.candidates import Job, Survey, jobs
 from fusec.tuning.choose import choose
-from fusec.tuning.contest import Entrant, contest, winner
 from fusec.tuning.measure import Measured
+from fusec.tuning.whole import Entrant, time_plans, winner
 
 TUNED, UNTUNED, SINGLE = "tuned", "untuned", "layer by layer"
 
@@ -74,5 +74,5 @@ def decide(untuned: Plan, single: Plan, survey: Survey, explored: Explored, prog
     for name, plan in ways.items():
         if to_lock(plan) not in map(to_lock, distinct.values()):
             distinct[name] = plan
-    entrants = contest(distinct, progress)
+    entrants = time_plans(distinct, progress)
     return Tuned(entrants, winner(entrants, UNTUNED))

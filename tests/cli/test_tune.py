@@ -14,7 +14,7 @@ import pytest
 import fusec
 from fusec.plan import timing
 from fusec.plan.lock_file import read_lock
-from fusec.tuning import candidates, contest, measure
+from fusec.tuning import candidates, measure, whole
 from tests.cli.harness import OPEN, SMALL, invoke, invoke_json, start, write
 from tests.cli.test_json import documented
 
@@ -25,7 +25,7 @@ CPU = ("--target", "cpu")
 def quick(environment: pytest.MonkeyPatch) -> None:
     """Fewer candidates and rounds than a user gets."""
     environment.setattr(candidates, "PER_BATCH", 2)
-    environment.setattr(contest, "BUDGET", 0.2)
+    environment.setattr(whole, "BUDGET", 0.2)
     environment.setattr(measure, "BUDGET", 0.1)
 
 

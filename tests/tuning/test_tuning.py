@@ -27,15 +27,15 @@ from fusec.runtime.workload import arrange
 from fusec.schedule.ir import Chain, Tile
 from fusec.targets.device import DEVICES, Device, generic_host, host
 from fusec.tuning import candidates as module
-from fusec.tuning import contest as contests
+from fusec.tuning import whole
 from fusec.tuning.candidates import Candidate, Job, Survey, candidates, jobs, survey
 from fusec.tuning.choose import choose
-from fusec.tuning.contest import Entrant, contest, winner
 from fusec.tuning.kernels import generate_all, inputs, single
 from fusec.tuning.log import Log
 from fusec.tuning.measure import Bench, Measured, Turn
 from fusec.tuning.timing import Timed
 from fusec.tuning.tune import SINGLE, TUNED, UNTUNED, decide, explore
+from fusec.tuning.whole import Entrant, time_plans, winner
 from tests.small_networks import conv, max_pool, network
 
 CPU = generic_host()
@@ -334,7 +334,7 @@ def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
         Log(tmp_path / "file").add("a", 1.0)
 
 
-# ---- the contest
+# ---- whole networks
 
 
 def entrants(small: Plan, **seconds: Seconds) -> dict[str, Entrant]:
@@ -351,7 +351,7 @@ def test_the_tuned_plan_has_to_win(tuned: Seconds, wins: bool, small: Plan) -> N
 
 def test_the_whole_networks_are_timed(small: Plan) -> None:
     single = pipeline.plan(small.original, small.device, "none", (2, 1, 6, 6))
-    made = contest({"one": small, "other": single}, ignore)
+    made = time_plans({"one": small, "other": single}, ignore)
     assert all(0 < e.seconds[0] < 0.1 and len(e.seconds) == 1 for e in made.values())
 
 
@@ -363,16 +363,16 @@ def test_plans_that_disagree_are_found(small: Plan, monkeypatch: pytest.MonkeyPa
         made = real(plan)
         return replace(made, weights={k: 2 * v for k, v in made.weights.items()}) if plan is single else made
 
-    monkeypatch.setattr(contests, "generate", generate)
+    monkeypatch.setattr(whole, "generate", generate)
     with pytest.raises(AccuracyError, match="'b' differs between one and other"):
-        contest({"one": small, "other": single}, ignore)
+        time_plans({"one": small, "other": single}, ignore)
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_what_is_compared(interrupted: bool, small: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     from fusec.tuning import tune
 
-    monkeypatch.setattr(tune, "contest", lambda plans, progress: {n: Entrant(p, (len(n),)) for n, p in plans.items()})
+    monkeypatch.setattr(tune, "time_plans", lambda plans, progress: {n: Entrant(p, (len(n),)) for n, p in plans.items()})
     known = survey(small.simplified.graph, small.device, small.nominal)
     single = pipeline.plan(small.original, small.device, "none", (2, 1, 6, 6))
     slow = Machine(lambda job, c: (1.0,) if len(job.chain.names) == 1 else (9.0,), known)

@@ -38,7 +38,7 @@ class Entrant:
     seconds: Seconds
 
 
-def contest(plans: Mapping[str, Plan], progress: Progress) -> dict[str, Entrant]:
+def time_plans(plans: Mapping[str, Plan], progress: Progress) -> dict[str, Entrant]:
     """Build and time plans of one network for the same sizes; AccuracyError when their results differ."""
     models = {name: build_and_link(generate(plan), progress) for name, plan in plans.items()}
     first = next(iter(plans.values()))
