@@ -46,6 +46,8 @@ from fusec.runtime.build import build  # noqa: E402
 from fusec.runtime.cache import Cache  # noqa: E402
 from fusec.schedule.ir import Chain, Schedule, Tile  # noqa: E402
 from fusec.targets.device import DEVICES  # noqa: E402
+from fusec.tuning.measure import timed_call  # noqa: E402
+from fusec.tuning.timing import alternate  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ SAMPLES = (Sample("alexnet", "pool2", (32, 227, 227), 6), Sample("vgg_e", "relu3
            Sample("artcnn_c4f16", None, (1, 1080, 1920), 9), Sample("fsrcnn_x2", None, (1, 1080, 1920), 9),
            Sample("resnet18", None, (8, 224, 224), 3, 12), Sample("mobilenet_v2", None, (8, 224, 224), 3, 14),
            Sample("lenet5", None, (10000, 28, 28), 7), Sample("mnist4", None, (10000, 28, 28), 5))
+ROUNDS = 5
 CONSTANTS = ("MERGED", "CUDA_OUTPUT", "CUDA_OTHER", "POOLED", "THREADS", "REGISTERS", "SCRATCH_READS", "GUARDED_READ",
              "ROW_STALL", "STAGE_LATENCY", "GLOBAL_LATENCY", "BLOCK_LATENCY", "ACTIVATION_COST", "FUNCTION_COST",
              "CUDA_EFFICIENCY", "WAITING")
@@ -147,7 +150,7 @@ def prebuild(work: Job) -> None:
 
 
 def measure(path: Path) -> None:
-    """Times every schedule of every job; kernels are compiled by several processes first."""
+    """Times every schedule of every job, those of one job in turns; kernels are compiled by several processes first."""
     work = list(jobs())
     with Pool() as pool:
         pool.map(prebuild, work, chunksize=1)
@@ -158,21 +161,14 @@ def measure(path: Path) -> None:
         batch = j.sample.size[0]
         xs = [cupy.random.rand(batch, n.layer.channels, *j.image, dtype=cupy.float32)
               for n in j.graph.inputs if isinstance(n.layer, L.Input)]
-        for schedule in schedules(j):
-            model = build_and_link(generated(j, schedule))
-            out, times = model(*xs), []
-            for _ in range(6):
-                a, b = cupy.cuda.Event(), cupy.cuda.Event()
-                a.record()
-                model(*xs, out=out)
-                model(*xs, out=out)
-                b.record()
-                b.synchronize()
-                times.append(cupy.cuda.get_elapsed_time(a, b) / 2)
+        made = schedules(j)
+        models = [build_and_link(generated(j, schedule)) for schedule in made]
+        timed = alternate([(*timed_call(model, xs, model(*xs)), None) for model in models], ROUNDS, lambda *done: None)
+        for schedule, times in zip(made, timed, strict=True):
             t = schedule.tile
             rows.append({"network": j.sample.network, "names": j.names, "tile": (t.images, t.channels, t.height, t.width),
                          "staged": [s.writes.tensor for s in schedule.stages if s.node is None],
-                         "ms": round(statistics.median(times[1:]), 4)})
+                         "ms": round(1e3 * times.median, 4)})
     path.write_text("[" + ",\n".join(map(json.dumps, rows)) + "]\n")
 
 

@@ -20,7 +20,8 @@ __all__ = ["compile", "load"]
 
 
 def compile(network: str | PathLike[str] | LayerGraph, *, target: str = "auto", dtype: str = "float32", fuse: str = "auto",
-            weights: str | PathLike[str] | None = None, random_weights: int | None = None, arch: str | None = None) -> Model:
+            weights: str | PathLike[str] | None = None, random_weights: int | None = None, arch: str | None = None,
+            locked: str | PathLike[str] | None = None) -> Model:
     """Compile a network in memory.
 
     Parameters
@@ -41,6 +42,8 @@ def compile(network: str | PathLike[str] | LayerGraph, *, target: str = "auto", 
         Seed of random weights, in place of any others. Without these two, a network that has no weights is refused.
     arch
         GPU architecture such as "sm_90" instead of that of the GPU present.
+    locked
+        A lockfile that `fusec tune` wrote, whose schedules are made in place of the cost model's.
 
     Returns
     -------
@@ -50,7 +53,7 @@ def compile(network: str | PathLike[str] | LayerGraph, *, target: str = "auto", 
     Raises
     ------
     fusec.errors.InputError
-        The description, the weights or an option cannot be used; lists every problem.
+        The description, the weights, the lockfile or an option cannot be used; lists every problem.
     fusec.errors.Infeasible
         The network cannot be scheduled as asked.
     fusec.errors.MissingError
@@ -62,7 +65,8 @@ def compile(network: str | PathLike[str] | LayerGraph, *, target: str = "auto", 
     from fusec.pipeline import compile_network
 
     return compile_network(network if isinstance(network, Graph) else Path(network), target=target, dtype=dtype, fuse=fuse,
-                           weights=None if weights is None else Path(weights), random_weights=random_weights, arch=arch)
+                           weights=None if weights is None else Path(weights), random_weights=random_weights, arch=arch,
+                           locked=None if locked is None else Path(locked))
 
 
 def load(directory: str | PathLike[str]) -> Model:

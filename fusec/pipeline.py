@@ -34,6 +34,8 @@ from fusec.graph.read_yaml import read_description
 from fusec.graph.show import show_graph
 from fusec.graph.simplify import Simplified, simplify
 from fusec.plan.cost import Nominal, nominal_for
+from fusec.plan.lock import Lock, lock_of, subject_of, unlock
+from fusec.plan.lock_file import read_lock
 from fusec.plan.partition import partition
 from fusec.plan.search import Planned, variants
 from fusec.program import make_launch, make_program
@@ -43,12 +45,13 @@ from fusec.runtime.cache import Cache
 from fusec.runtime.cuda import gpu
 from fusec.runtime.model import Model
 from fusec.runtime.program import Program, Source
+from fusec.runtime.store import Store
 from fusec.schedule.ir import Chain
 from fusec.schedule.show import show
 from fusec.schedule.verify import verify
 from fusec.targets import cpu, cuda_simt
 from fusec.targets.base import MappedKernel
-from fusec.targets.device import Device, device_for_arch, host
+from fusec.targets.device import Device, device_for_arch, device_for_gpu, host
 
 Shape4 = tuple[int, int, int, int]
 
@@ -96,24 +99,47 @@ def read(network: str | Path | LayerGraph, *, weights: str | Path | None = None,
                             missing=missing, drawn=drawn)
 
 
-def plan(graph: LayerGraph, device: Device, fuse: str = "auto", shape: Shape4 | None = None) -> Plan:
-    """Steps 2 to 4: simplify, partition, plan."""
+def plan(graph: LayerGraph, device: Device, fuse: str = "auto", shape: Shape4 | None = None,
+         locked: Path | None = None) -> Plan:
+    """Steps 2 to 4: simplify, partition, plan. A lockfile (`locked`) decides in place of `fuse`, `shape` and the time model."""
     debug.dump("00-graph.txt", show_graph(graph), debug.PLAN)
     with debug.timed("simplify"):
         simplified = simplify(graph)
     debug.dump("01-simplified.txt", show_graph(simplified.graph), debug.PLAN)
-    nominal = nominal_for(simplified.graph, shape)
+    lock = None if locked is None else _read_lock(locked, simplified.graph, device)
+    nominal = nominal_for(simplified.graph, shape) if lock is None else lock.nominal
+    decided = {} if lock is None else dict(unlock(lock, simplified.graph, device))
     with debug.timed("partition"):
-        chains = partition(simplified.graph, fuse, device, absorbed=simplified.absorbed, nominal=nominal)
+        chains = tuple(decided) if lock else \
+            partition(simplified.graph, fuse, device, absorbed=simplified.absorbed, nominal=nominal)
     debug.dump("02-partition.txt", "".join(f"{i:4} {' '.join(c.names)}\n" for i, c in enumerate(chains)), debug.PLAN)
     with debug.timed("plan"):
-        planned = tuple(PlannedChain(c, variants(c, device, nominal)) for c in chains)
+        planned = tuple(PlannedChain(c, decided[c] if lock else variants(c, device, nominal)) for c in chains)
     schedules = [v.schedule for p in planned for v in p.variants]
     debug.dump("03-schedule.txt", "\n".join(map(show, schedules)), debug.SCHEDULE)
     with debug.timed("verify"):
         for schedule in schedules:
             verify(schedule, device if device.target == "cuda" else None)
     return Plan(graph, simplified, device, nominal, planned)
+
+
+def _read_lock(path: Path, graph: LayerGraph, device: Device) -> Lock:
+    """The lockfile, if it is for this network and device."""
+    lock = read_lock(path)
+    lock.check(subject_of(graph, device, architecture(device), DTYPES[0]))
+    return lock
+
+
+def to_lock(planned: Plan) -> Lock:
+    """The plan as a lock: `plan` makes the same of it, whatever the time model has become."""
+    graph, device = planned.simplified.graph, planned.device
+    return lock_of(subject_of(graph, device, architecture(device), DTYPES[0]), planned.nominal,
+                   ((c.chain, c.variants) for c in planned.chains))
+
+
+def architecture(device: Device) -> str:
+    """What binaries are built for: the GPU's architecture, or this CPU's signature."""
+    return cpu_runtime.signature() if device.target == "cpu" else device.arch
 
 
 def generate(planned: Plan) -> Generated:
@@ -127,8 +153,7 @@ def generate(planned: Plan) -> Generated:
         printed = [[render(k) for k in group] for group in mapped]
     launches = [make_launch(f"chain_{i:04}", c.chain, c.variants, mapped[i], printed[i]) for i, c in enumerate(chains)]
     weights = {launch.params: group[0].parameters() for launch, group in zip(launches, mapped, strict=True) if launch.params}
-    arch = cpu_runtime.signature() if device.target == "cpu" else device.arch
-    program = make_program(planned.original, planned.simplified, device, arch, launches)
+    program = make_program(planned.original, planned.simplified, device, architecture(device), launches)
     debug.dump("05-program.json", json.dumps(program.to_json(), indent=1), debug.SOURCE)
     sources = {s.entry: s for group in printed for s in group}  # equal kernels have one entry
     for i, source in enumerate(sources.values()):
@@ -137,23 +162,31 @@ def generate(planned: Plan) -> Generated:
     return Generated(planned, program, (*sources.values(), *pool), kernels, weights)
 
 
+def build_kernels(generated: Generated, store: Store, progress: Progress | None = None) -> dict[str, Path]:
+    """Step 7: compile what the store does not have; the path of every entry's binary."""
+    program = generated.program
+    compiler = cpu_runtime.find_compiler(debug.compiler()) if program.target == "cpu" else None
+    with debug.timed("build"):
+        return build(program.target, program.arch, generated.sources, store, compiler, progress, _compiler_log)
+
+
 def build_and_link(generated: Generated, progress: Progress | None = None) -> Model:
     """Steps 7 and 8: compile what the cache does not have, and make the model."""
     program, store = generated.program, Cache(debug.cache_folder())
-    compiler = cpu_runtime.find_compiler(debug.compiler()) if program.target == "cpu" else None
-    with debug.timed("build"):
-        binaries = build(program.target, program.arch, generated.sources, store, compiler, progress, _compiler_log)
+    binaries = build_kernels(generated, store, progress)
     with debug.timed("link"):
         return assemble(program, generated.sources, binaries, generated.weights, store=store, threads=debug.threads())
 
 
 def compile_network(network: str | Path | LayerGraph, *, target: str = "auto", dtype: str = "float32", fuse: str = "auto",
                     weights: str | Path | None = None, random_weights: int | None = None, arch: str | None = None,
-                    progress: Progress | None = None) -> Model:
+                    locked: str | Path | None = None, progress: Progress | None = None) -> Model:
     """All eight steps. See `fusec.compile`."""
     device = choose_device(target, dtype, arch)
+    if locked is not None and fuse != "auto":
+        raise InputError(f"fuse is '{fuse}', but a lockfile decides which layers share a kernel", hint="leave one of them out")
     graph = read(network, weights=weights, random_weights=random_weights)
-    return build_and_link(generate(plan(graph, device, fuse)), progress)
+    return build_and_link(generate(plan(graph, device, fuse, locked=None if locked is None else Path(locked))), progress)
 
 
 def choose_device(target: str, dtype: str = "float32", arch: str | None = None) -> Device:
@@ -168,7 +201,7 @@ def choose_device(target: str, dtype: str = "float32", arch: str | None = None) 
         if arch is not None:
             raise InputError("--arch names a GPU architecture, but the target is cpu", hint="leave one of them out")
         return host()
-    return device_for_arch(arch or gpu.device_arch())
+    return device_for_arch(arch) if arch else device_for_gpu(*gpu.identity())
 
 
 def _compiler_log(entry: str, text: str | None) -> None:

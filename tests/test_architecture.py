@@ -22,6 +22,8 @@ MAY_IMPORT = {
     "fusec.emit": ("fusec.emit", "fusec.targets", "fusec.schedule", "fusec.graph", "fusec.runtime.program"),
     "fusec.runtime": ("fusec.runtime",),  # copied into artefacts, which run without the rest
     "fusec.program": ("fusec.graph", "fusec.schedule", "fusec.plan.search", "fusec.targets", "fusec.runtime.program"),
+    "fusec.tuning": ("fusec.tuning", "fusec.pipeline", "fusec.plan", "fusec.schedule", "fusec.graph", "fusec.targets.device",
+                     "fusec.runtime", "fusec.debug"),
     "fusec.cli": ("fusec",),
 }
 

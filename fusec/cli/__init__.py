@@ -23,6 +23,7 @@ COMMANDS = {
     "run": "Run a compiled folder or a network on arrays or pictures.",
     "plan": "Show how a network would be cut into kernels, and what that saves.",
     "bench": "Time fused kernels against layer by layer and the reference.",
+    "tune": "Measure schedules on this machine and write the fastest as a lockfile.",
     "compare": "Find the first layer whose values differ from the reference.",
     "doctor": "Say what this machine has and lacks.",
     "cache": "Look after the compiled kernels kept on disk.",

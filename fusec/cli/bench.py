@@ -15,18 +15,19 @@ from numpy.typing import NDArray
 from fusec import pipeline
 from fusec.cli import options
 from fusec.cli.building import Built, build, device_in_words, finish
-from fusec.cli.networks import check_fit, random_inputs, read_network, sizes_to_run
+from fusec.cli.networks import check_fit, read_network, sizes_to_run
 from fusec.cli.options import Shape4
 from fusec.cli.output import extents, facts, in_seconds, line, note, print_json, table
 from fusec.cli.progress import Progress
-from fusec.cli.timing import Call, Clock, Timed, alternate, wall_clock
 from fusec.errors import AccuracyError
 from fusec.graph import reference
 from fusec.graph.graph import LayerGraph
 from fusec.plan.cost import Nominal, nominal_for
-from fusec.runtime.cuda import gpu
-from fusec.runtime.model import Model
 from fusec.targets.device import Device
+from fusec.tuning.inputs import random_inputs
+from fusec.tuning.measure import on_device, timed_call
+from fusec.tuning.timing import Call, Clock, Timed, alternate, wall_clock
+from fusec.tuning.whole import as_tuple, check_equal
 
 FUSED, SINGLE, ALL, REFERENCE = "fused", "layer by layer", "all fused", "reference"
 WAYS = ((FUSED, "auto"), (SINGLE, "none"), (ALL, "all"))
@@ -77,8 +78,8 @@ def command(network: str, batch: int | None, shape: Shape4 | None, target: str, 
     with Progress() as progress:
         ways = _build(graph, device, progress)
         progress.phase("checking results")
-        results = {name: _tuple(built.model(*inputs.values())) for name, built in ways.items()}
-        _check_equal(graph, results)
+        results = {name: as_tuple(built.model(*inputs.values())) for name, built in ways.items()}
+        check_equal(graph.outputs, results)
         plain = _reference(graph, inputs, sizes)
         difference = _distance(results[FUSED], plain.results)
         if difference is not None and not difference <= CLOSE:
@@ -118,21 +119,6 @@ def _build(graph: LayerGraph, device: Device, progress: Progress) -> dict[str, B
     return ways
 
 
-def _tuple(made: Any) -> tuple[Array, ...]:
-    return made if isinstance(made, tuple) else (made,)
-
-
-def _check_equal(graph: LayerGraph, results: Mapping[str, Sequence[Array]]) -> None:
-    """AccuracyError unless all schedules made the same bits."""
-    for name, made in results.items():
-        for output, one, other in zip(graph.outputs, results[FUSED], made, strict=True):
-            differ = np.flatnonzero(one.view(np.uint32) != other.view(np.uint32))
-            if differ.size:
-                first = np.unravel_index(differ[0], one.shape)
-                raise AccuracyError(f"'{output}' differs between fused and {name} in {differ.size} of {one.size} values, first "
-                                    f"at {tuple(map(int, first))}: {one[first]} and {other[first]}")
-
-
 def _reference(graph: LayerGraph, inputs: Arrays, sizes: Nominal) -> Reference:
     """The float32 reference, unless one call would take longer than `REFERENCE_SECONDS`."""
     def run(arrays: Arrays) -> tuple[Array, ...]:
@@ -169,18 +155,11 @@ def _time(ways: Mapping[str, Built], plain: Reference, inputs: Arrays, rounds: i
           progress: Progress) -> dict[str, Timed]:
     calls: dict[str, tuple[Call, Clock, int | None]] = {}
     for name, built in ways.items():
-        calls[name] = (*_call(built.model, inputs), None)
+        arrays = on_device(built.model, inputs.values())
+        calls[name] = (*timed_call(built.model, arrays, built.model(*arrays)), None)
     if plain.call is not None:
         calls[REFERENCE] = (plain.call, wall_clock, REFERENCE_ROUNDS)
     return dict(zip(calls, alternate(list(calls.values()), rounds, progress), strict=True))
-
-
-def _call(model: Model, inputs: Arrays) -> tuple[Call, Clock]:
-    """A call with arrays and results in place, and the clock that times it."""
-    on_gpu = model.program.target == "cuda"
-    arrays = [gpu.to_device(a) if on_gpu else a for a in inputs.values()]
-    out = model(*arrays)
-    return (lambda: model(*arrays, out=out)), (gpu.timed if on_gpu else wall_clock)
 
 
 def _described(name: str, built: Built | None, timed: Timed) -> dict[str, Any]:

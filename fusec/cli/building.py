@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from fusec import pipeline
-from fusec.cli.options import Shape4
 from fusec.cli.output import plural
 from fusec.cli.progress import Progress
 from fusec.graph.graph import LayerGraph
@@ -40,11 +40,11 @@ class Built:
         return tuple(c.chain.names for c in self.plan.chains)
 
 
-def build(graph: LayerGraph, device: Device, fuse: str, progress: Progress, shape: Shape4 | None = None) -> Built:
+def build(graph: LayerGraph, device: Device, fuse: str, progress: Progress, locked: Path | None = None) -> Built:
     """Steps 2 to 8 of the pipeline."""
     seconds: dict[str, float] = {}
     how = "" if fuse == "auto" else f" ({fuse})"
-    planned = _timed(progress, seconds, "plan", f"planning{how}", lambda: pipeline.plan(graph, device, fuse, shape))
+    planned = _timed(progress, seconds, "plan", f"planning{how}", lambda: pipeline.plan(graph, device, fuse, locked=locked))
     return finish(planned, progress, seconds)
 
 

@@ -17,7 +17,7 @@ from fusec.cli import options
 from fusec.cli.arrays import read_inputs
 from fusec.cli.building import device_in_words, finish
 from fusec.cli.layerwise import layerwise, tensor_of
-from fusec.cli.networks import check_fit, random_inputs, read_network, sizes_to_run
+from fusec.cli.networks import check_fit, read_network, sizes_to_run
 from fusec.cli.options import Shape4
 from fusec.cli.output import extents, facts, line, plural, print_json, table
 from fusec.cli.progress import Progress
@@ -25,6 +25,7 @@ from fusec.errors import AccuracyError, InternalError
 from fusec.graph import reference
 from fusec.graph.graph import LayerGraph
 from fusec.plan.cost import OPEN_HEIGHT, Nominal, nominal_for
+from fusec.tuning.inputs import random_inputs
 
 TOLERANCE = 1e-5  # of a layer's largest value
 OPEN_SIZE = (160, 240)  # compared at where an image size is open: tiles, and the reference's time, are in mind

@@ -11,12 +11,14 @@ import click
 from fusec import pipeline
 from fusec.cli import options
 from fusec.cli.building import Built, build, device_in_words, plan_in_words
-from fusec.cli.networks import read_network
+from fusec.cli.networks import default_lock, read_network
 from fusec.cli.output import facts, in_seconds, line, plural, print_json
 from fusec.cli.progress import Progress
 from fusec.graph.locate import find_graph
 from fusec.runtime.program import POOL
 from fusec.runtime.save import save
+
+BESIDE = ""  # --locked without a FILE
 
 
 @click.command(epilog="Example: fusec compile lenet5 --target cpu -o build/lenet5")
@@ -26,11 +28,13 @@ from fusec.runtime.save import save
 @options.FUSE
 @options.weights
 @options.ARCH
+@click.option("--locked", is_flag=False, flag_value=BESIDE, metavar="[FILE]",
+              help="Make exactly the schedules of a lockfile that fusec tune wrote; NET.TARGET.lock when no FILE is named.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
               help="The folder to write; build/NAME when left out. A compiled model that is there is replaced.")
 @options.JSON
 def command(network: str, target: str, dtype: str, fuse: str, weights: Path | None, random_weights: int | None,
-            arch: str | None, output: Path | None, as_json: bool) -> None:
+            arch: str | None, locked: str | None, output: Path | None, as_json: bool) -> None:
     """Plan, generate and build a network, and write it as a folder.
 
     NET is the path of a description or the name of a shipped network. The folder holds the generated source, the compiled
@@ -38,30 +42,32 @@ def command(network: str, target: str, dtype: str, fuse: str, weights: Path | No
     above it on the path, and without fusec. A network without weights gets random ones, and a note.
     """
     options.only_one(weights=weights, random_weights=random_weights)
+    options.only_one(fuse=None if fuse == "auto" else fuse, locked=locked)
     began = time.perf_counter()
     with Progress() as progress:
         device = pipeline.choose_device(target, dtype, arch)
         progress.phase("reading")
         graph, seed = read_network(network, weights, random_weights)
-        built = build(graph, device, fuse, progress)
+        lock = default_lock(network, device.target) if locked == BESIDE else Path(locked) if locked else None
+        built = build(graph, device, fuse, progress, lock)
         progress.phase("writing")
         place = output or Path("build") / find_graph(network).stem
         save(place, built.generated.program, built.generated.sources, built.model.binaries, built.generated.weights,
              plan_in_words(built.plan), seed)
-    result = _result(built, fuse, seed, place, time.perf_counter() - began)
+    result = _result(built, fuse, lock, seed, place, time.perf_counter() - began)
     if as_json:
         print_json(result)
     else:
         _show(built, result)
 
 
-def _result(built: Built, fuse: str, seed: int | None, place: Path, seconds: float) -> dict[str, Any]:
+def _result(built: Built, fuse: str, lock: Path | None, seed: int | None, place: Path, seconds: float) -> dict[str, Any]:
     program = built.generated.program
     chains = [{"name": launch.label, "layers": list(layers), "kernels": [v.entry for v in launch.variants],
                "tiles": [list(v.tile) for v in launch.variants]}
               for launch, layers in zip(program.launches, built.chains, strict=True)]
     return {"network": program.name, "target": program.target, "arch": program.arch, "dtype": program.dtype, "fuse": fuse,
-            "random_weights": seed, "directory": str(place), "chains": chains,
+            "locked": None if lock is None else str(lock), "random_weights": seed, "directory": str(place), "chains": chains,
             "kernels": sum(s.entry != POOL for s in built.generated.sources), "seconds": {**built.seconds, "total": seconds}}
 
 
@@ -69,7 +75,8 @@ def _show(built: Built, result: dict[str, Any]) -> None:
     layers = sum(map(len, built.chains))
     facts([("network", result["network"]), ("target", device_in_words(built.plan.device)), ("dtype", result["dtype"]),
            ("fused", f"{plural(layers, 'layer')} in {plural(len(built.chains), 'chain')}, "
-                     f"{plural(result['kernels'], 'kernel')}")])
+                     f"{plural(result['kernels'], 'kernel')}"),
+           *([("locked", f"by {result['locked']}")] if result["locked"] else [])])
     for item in built.plan.chains:
         line(f"  {' '.join(node.label for node in item.chain.nodes)}")
     seconds = result["seconds"]

@@ -1,6 +1,6 @@
-"""From what a user calls a network to a graph, and to arrays to run it on.
+"""From what a user calls a network to a graph, and to the sizes of a run.
 
-In: NET, --weights, --random-weights, --batch, --shape. Out: a `LayerGraph` with the weights a command needs, and seeded inputs.
+In: NET, --weights, --random-weights, --batch, --shape. Out: a `LayerGraph` with the weights a command needs, and sizes to run.
 """
 
 from __future__ import annotations
@@ -9,23 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fusec import pipeline
 from fusec.cli.options import Shape4
 from fusec.cli.output import note
-from fusec.errors import InputError
-from fusec.graph.find_weights import SEED
 from fusec.graph.graph import LayerGraph
-from fusec.graph.shapes import Shape
+from fusec.graph.locate import find_graph
 from fusec.graph.simplify import simplify
 from fusec.plan.cost import Nominal, nominal_for
+from fusec.plan.lock_file import SUFFIX
 from fusec.program import make_program
 from fusec.runtime.model import check_inputs
 from fusec.targets.device import Device
-
-Floats = NDArray[np.float32]
 
 
 def read_network(network: str, weights: Path | None, random_weights: int | None) -> tuple[LayerGraph, int | None]:
@@ -45,24 +41,20 @@ def sizes_to_run(graph: LayerGraph, batch: int | None, shape: Shape4 | None, nom
     return nominal.at(batch or nominal.batch)
 
 
+def shape_to_plan(graph: LayerGraph, batch: int | None, shape: Shape4 | None) -> Shape4 | None:
+    """The shape of the first input to plan for: as asked, the usual image of a batch asked for, or None for the usual sizes."""
+    if shape is not None or batch is None:
+        return shape
+    usual, image = nominal_for(graph), graph.shapes[graph.inputs[0].name]
+    return batch, image.channels, image.height or usual.height or 1, image.width or usual.width or 1
+
+
+def default_lock(network: str, target: str) -> Path:
+    """Where the lockfile of a network is when nothing else is said: beside its description, or here for a shipped network."""
+    path = find_graph(network)
+    return (path.parent if Path(network).is_file() else Path()) / f"{path.stem}.{target}{SUFFIX}"
+
+
 def check_fit(graph: LayerGraph, device: Device, arrays: Sequence[NDArray[Any]]) -> None:
     """InputError unless the network's model will take these arrays, one per input: said before anything is built."""
     check_inputs(make_program(graph, simplify(graph), device, device.arch, ()), arrays)
-
-
-def random_inputs(graph: LayerGraph, sizes: Nominal) -> dict[str, Floats]:
-    """An array (batch, channels, height, width) of values from 0 to 1 for every input, the same in every run."""
-    generator = np.random.default_rng(SEED)
-    arrays = {}
-    for node in graph.inputs:
-        shape = _image(graph.shapes[node.name], sizes)
-        try:
-            arrays[node.name] = generator.random((sizes.batch, *shape), np.float32)
-        except (MemoryError, ValueError):
-            raise InputError(f"an input of {sizes.batch}x{'x'.join(map(str, shape))} does not fit into memory", node.name,
-                             "give a smaller batch or shape") from None
-    return arrays
-
-
-def _image(shape: Shape, sizes: Nominal) -> tuple[int, int, int]:
-    return shape.channels, shape.height or sizes.height or 1, shape.width or sizes.width or 1

@@ -82,20 +82,26 @@ def show(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:40]}... ({len(text)} characters)"
 
 
-def read_tree(path: Path) -> tuple[Located, list[tuple[Mark, Problem]]]:
+def read_tree(path: Path, expected: str = "a description has a name, an input and layers",
+              ) -> tuple[Located, list[tuple[Mark, Problem]]]:
     """The file as a tree, with the problems that did not stop the reading (duplicate keys).
+
+    Parameters
+    ----------
+    expected
+        What the file should hold: the hint where it holds nothing.
 
     Raises
     ------
     InputError
         Not a readable UTF-8 file of at most `MAX_BYTES`, not YAML, or YAML with anchors, aliases, tags or deep nesting.
     """
-    builder = _Builder(path, read_text(path))
+    builder = _Builder(path, read_text(path, expected))
     return builder.document(), builder.problems
 
 
-def read_text(path: Path) -> str:
-    """The text of a description file; InputError when it cannot be one."""
+def read_text(path: Path, expected: str = "") -> str:
+    """The text of a file in YAML; InputError when it cannot be one."""
     if path.suffix.lower() == ".onnx":
         raise InputError("ONNX files cannot be read yet", str(path), "describe the network in YAML, see docs/networks.md")
     data = _bytes(path)
@@ -105,7 +111,7 @@ def read_text(path: Path) -> str:
         before = data[:error.start].decode("utf-8", "replace")
         raise InputError("the file is not UTF-8 text", _place(path, _mark(before)), "save it as UTF-8") from None
     if not text.strip():
-        raise InputError("the file is empty", str(path), "a description has a name, an input and layers")
+        raise InputError("the file is empty", str(path), expected)
     return text
 
 

@@ -112,6 +112,11 @@ def _min_blocks(search: Search, large: Choice, small: Choice, most: int) -> int:
     return search.tiles(large, batch)
 
 
+def _improved(found: list[Choice], finer: list[Choice]) -> list[Choice]:
+    """`found` with the best of a finer grid before it, where that is faster."""
+    return [*finer, *found] if finer and finer[0].seconds < found[0].seconds else found
+
+
 class Search:
     """All candidates of one chain on one device.
 
@@ -130,33 +135,42 @@ class Search:
 
     def best(self, batch: int) -> Choice:
         """The fastest candidate for `batch` images; Infeasible when none fits."""
-        found = [c for c in (self._best_tile(batch), self._best_strip(batch)) if c is not None]
+        return self.ranked(batch, 1)[0]
+
+    def ranked(self, batch: int, count: int) -> tuple[Choice, ...]:
+        """The fastest candidates for `batch` images, `count` in all; Infeasible when none fits.
+
+        The best tile and the best strip come first, then others of the coarse grids: those are far enough apart to be worth
+        trying where the model may err, and neighbours of the best are not.
+        """
+        found = [c for c in (self._best_tiles(batch, count), self._best_strips(batch, count)) if c]
         if not found:
             raise Infeasible(self._tightest(batch))
-        return min(found, key=lambda c: c.seconds)
+        first, rest = [c[0] for c in found], [c for choices in found for c in choices[1:]]
+        return tuple(c for choices in (first, rest) for c in sorted(choices, key=lambda c: c.seconds))[:count]
 
-    def _best_tile(self, batch: int) -> Choice | None:
+    def _best_tiles(self, batch: int, count: int) -> list[Choice]:
         images = tuple(n for n in IMAGE_TILES if n <= batch) or (1,)
-        found = self._fastest(self._tiles(self._channel_tiles(), [self._coarse(axis) for axis in (1, 2)], images), batch)
-        if found is None:
-            return None
-        tile = found.candidate.tile
+        found = self._fastest(self._tiles(self._channel_tiles(), [self._coarse(axis) for axis in (1, 2)], images), batch, count)
+        if not found:
+            return found
+        tile = found[0].candidate.tile
         sides = [self._fine(axis, side) for axis, side in ((1, tile.height), (2, tile.width))]
         finer = self._fastest(self._tiles((tile.channels,), sides, (tile.images,)), batch)
-        return finer if finer is not None and finer.seconds < found.seconds else found
+        return _improved(found, finer)
 
-    def _best_strip(self, batch: int) -> Choice | None:
-        """The fastest strip; None where nothing is gained by walking, whatever the steps."""
+    def _best_strips(self, batch: int, count: int) -> list[Choice]:
+        """The fastest strips; none where nothing is gained by walking, whatever the steps."""
         grain = self.family.granularity[1]
         steps = [grain << k for k in range(6) if grain << k <= max(LONGEST_STEP, grain)]
-        found = self._fastest(self._strips(steps, STRIPS, self._coarse(2)), batch)
-        if found is None or found.candidate.step is None:
-            return None
-        tile, step = found.candidate.tile, found.candidate.step
+        found = self._fastest(self._strips(steps, STRIPS, self._coarse(2)), batch, count)
+        if not found or found[0].candidate.step is None:
+            return []
+        tile, step = found[0].candidate.tile, found[0].candidate.step
         count = -(-self.family.size[1] // tile.height)
         steps = [step * k // 8 // grain * grain for k in (5, 6, 7, 8, 10, 12)]
         finer = self._fastest(self._strips(steps, range(max(1, count - 2), count + 3), self._fine(2, tile.width)), batch)
-        return finer if finer is not None and finer.seconds < found.seconds else found
+        return _improved(found, finer)
 
     def seconds(self, choice: Choice, batch: int) -> float:
         """What the model expects of a candidate at another batch size."""
@@ -184,22 +198,21 @@ class Search:
     def _fits(self, scratch: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         return np.asarray(scratch <= self.limit) if self.hard else np.ones(len(scratch), dtype=np.bool_)
 
-    def _fastest(self, found: Iterable[Candidate], batch: int) -> Choice | None:
-        """The fastest of some tiles, or of some strips, with its best choice of staged inputs."""
-        candidates = list(found)
-        best: Choice | None = None
+    def _fastest(self, tried: Iterable[Candidate], batch: int, count: int = 1) -> list[Choice]:
+        """The `count` fastest of some tiles, or of some strips, with their choices of staged inputs, the fastest first."""
+        candidates = list(tried)
+        found: list[Choice] = []
         if not candidates:
-            return None
+            return found
         boxes = self._boxes(candidates, batch)
         for staged in self.staging:
             if boxes.folded and not self._keeps_rows(boxes.folded, staged):
                 continue
             scratch = BYTES * scratch_elements(self.chain, boxes, staged, self.device)
             seconds = np.where(self._fits(scratch), time_of(self.chain, boxes, staged, scratch, self.device).seconds, np.inf)
-            i = int(np.argmin(seconds))
-            if np.isfinite(seconds[i]) and (best is None or seconds[i] < best.seconds):
-                best = Choice(candidates[i], staged, float(seconds[i]))
-        return best
+            order = np.argsort(seconds, kind="stable")[:count]
+            found += [Choice(candidates[i], staged, float(seconds[i])) for i in order if np.isfinite(seconds[i])]
+        return sorted(found, key=lambda c: c.seconds)[:count]
 
     def _keeps_rows(self, folded: Collection[str], staged: Collection[str]) -> bool:
         """Whether anything in scratch is kept from one step of a strip to the next."""

@@ -1,12 +1,13 @@
 """Devices as data: what the planner and the mappings may use of a machine.
 
-Rates and sizes are the vendors' published figures (data sheets, CUDA C++ Programming Guide, table of technical specifications)
-unless a comment says "measured". Nothing here runs code on a device.
+Rates and sizes of GPUs are the vendors' published figures unless a comment says otherwise; those of this CPU are read from the
+system as far as it tells. Nothing here runs code on a device.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from fusec.errors import InputError, nearest
 from fusec.schedule.ir import Layout
 
 KIB, MIB = 1024, 1024 * 1024
+CPU0 = Path("/sys/devices/system/cpu/cpu0")  # Linux describes the first core here
 
 
 @dataclass(frozen=True)
@@ -43,23 +45,34 @@ class Device:
     vector: int = 1  # fp32 elements a CPU register holds
 
 
+COPY_SHARE = 4.3 / 4.8  # of the published bandwidth that a large copy reaches: 4.3 of 4.8 TB/s measured on an H200
+LAUNCH = 2.5e-6  # an estimate, the same for all GPUs
+
+
 def _cuda(name: str, arch: str, cores: int, lanes: int, clock: float, block_kib: int, core_kib: int, threads: int,
           bandwidth: float, cache: int, cache_bandwidth: float) -> Device:
+    """A GPU: boost clock in GHz, scratch of a block and of a core in KiB, published bandwidth and the L2's in GB/s, L2 in MiB.
+
+    Per core (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"): 64 K registers, the most resident
+    threads, and the most shared memory, of which a block can have all but the KiB that the driver keeps from sm_80 on.
+    """
     return Device(name, "cuda", arch, cores, lanes, clock * 1e9, block_kib * KIB, core_kib * KIB, 65536, threads,
-                  bandwidth * 1e9, cache * MIB, cache_bandwidth * 1e9, 2.5e-6, Layout.NCHW)
+                  bandwidth * COPY_SHARE * 1e9, cache * MIB, cache_bandwidth * 1e9, LAUNCH, Layout.NCHW)
 
 
+# Cores, lanes, boost clock, bandwidth and size of the L2 are NVIDIA's figures for the boards named; the bandwidth of the L2 is
+# published for none of them and estimated.
 DEVICES: dict[str, Device] = {d.name: d for d in (
-    # bandwidth of the H200: 4.3 TB/s measured by a large copy (data sheet: 4.8)
-    _cuda("h200", "sm_90", 132, 128, 1.98, 227, 228, 2048, 4300, 60, 7000),
-    _cuda("h100", "sm_90", 132, 128, 1.98, 227, 228, 2048, 3000, 50, 7000),
-    _cuda("a100", "sm_80", 108, 64, 1.41, 163, 164, 2048, 1400, 40, 5000),
-    _cuda("rtx4090", "sm_89", 128, 128, 2.52, 99, 100, 1536, 900, 72, 4500),
-    _cuda("rtx5090", "sm_120", 170, 128, 2.41, 99, 100, 1536, 1600, 96, 6000),
-    _cuda("rtx3090", "sm_86", 82, 128, 1.70, 99, 100, 1536, 850, 6, 2500),
-    _cuda("rtx2080", "sm_75", 46, 64, 1.71, 64, 64, 1024, 400, 4, 1500),
-    _cuda("t4", "sm_75", 40, 64, 1.59, 64, 64, 1024, 280, 4, 1200),
-    _cuda("orin", "sm_87", 16, 128, 1.30, 163, 164, 1536, 180, 4, 600),
+    # H200 SXM (data sheet); the L2 is not in it: 60 MB is that of the whole GH100 (H100 whitepaper)
+    _cuda("h200", "sm_90", 132, 128, 1.98, 227, 228, 2048, 4800, 60, 7000),
+    _cuda("h100", "sm_90", 132, 128, 1.98, 227, 228, 2048, 3350, 50, 7000),  # H100 SXM5 80 GB (data sheet, H100 whitepaper)
+    _cuda("a100", "sm_80", 108, 64, 1.41, 163, 164, 2048, 1555, 40, 5000),  # A100 SXM 40 GB (A100 whitepaper)
+    _cuda("rtx4090", "sm_89", 128, 128, 2.52, 99, 100, 1536, 1008, 72, 4500),  # Ada whitepaper
+    _cuda("rtx5090", "sm_120", 170, 128, 2.41, 99, 100, 1536, 1792, 96, 6000),  # RTX Blackwell whitepaper
+    _cuda("rtx3090", "sm_86", 82, 128, 1.70, 99, 100, 1536, 936, 6, 2500),  # GA102 whitepaper
+    _cuda("rtx2080", "sm_75", 46, 64, 1.71, 64, 64, 1024, 448, 4, 1500),  # Turing whitepaper, reference board
+    _cuda("t4", "sm_75", 40, 64, 1.59, 64, 64, 1024, 320, 4, 1200),  # Turing whitepaper
+    _cuda("orin", "sm_87", 16, 128, 1.30, 163, 164, 1536, 204.8, 4, 600),  # Jetson AGX Orin 64 GB (data sheet), MAXN
 )}
 
 _ARCH_DEVICE = {"sm_75": "t4", "sm_80": "a100", "sm_86": "rtx3090", "sm_87": "orin", "sm_89": "rtx4090", "sm_90": "h200",
@@ -72,6 +85,19 @@ def device_for_arch(arch: str) -> Device:
         raise InputError(f"unknown architecture '{arch}'",
                          hint=nearest(arch, list(_ARCH_DEVICE)) or f"one of {', '.join(_ARCH_DEVICE)}")
     return DEVICES[_ARCH_DEVICE[arch]]
+
+
+def device_for_gpu(name: str, arch: str, cores: int) -> Device:
+    """The device that a GPU present is planned as: the one with its name, architecture and multiprocessors, else its arch's.
+
+    Parameters
+    ----------
+    name
+        As the driver says it: "NVIDIA H100 80GB HBM3".
+    """
+    words = name.lower().replace(" ", "")
+    same = (d for d in DEVICES.values() if d.name in words and (d.arch, d.cores) == (arch, cores))
+    return next(same, None) or device_for_arch(arch)
 
 
 def find_device(name: str) -> Device:
@@ -92,11 +118,11 @@ def host() -> Device:
     flags = _cpu_flags()
     vector = 16 if "avx512f" in flags else 8 if "avx2" in flags else 4
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    level2 = _cache_size(2) or 512 * KIB
-    level3 = _cache_size(3) or 4 * level2
+    level2 = cache_of_one_core(2) or 512 * KIB
+    shared = cache_size(3) or 4 * level2
     fused = 2 if "fma" in flags or vector == 4 else 1
     # clock and bandwidths are common values of server CPUs, not read from the machine: only their ratios steer the planner
-    return Device("cpu", "cpu", "host", cores, fused * vector, 2.8e9, level2, level2, 1 << 30, 1, 12e9 * cores, level3,
+    return Device("cpu", "cpu", "host", cores, fused * vector, 2.8e9, level2, level2, 1 << 30, 1, 12e9 * cores, shared,
                   40e9 * cores, 2e-6, Layout.NHWC, vector)
 
 
@@ -116,13 +142,47 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
-def _cache_size(level: int) -> int | None:
-    """Bytes of the data cache of a level, from sysfs (Linux) or None."""
-    for index in range(6):
-        folder = Path(f"/sys/devices/system/cpu/cpu0/cache/index{index}")
-        try:
-            if int((folder / "level").read_text()) == level and (folder / "type").read_text().strip() != "Instruction":
-                return int((folder / "size").read_text().strip().removesuffix("K")) * KIB
-        except (OSError, ValueError):
-            continue
+def cache_size(level: int, folder: Path = CPU0) -> int | None:
+    """Bytes of the first core's data cache of a level: from sysfs, else from the C library, else None."""
+    index = _cache_index(level, folder)
+    if index is not None and (size := _number(index / "size")):
+        return size
+    name = f"SC_LEVEL{level}_CACHE_SIZE"
+    known = hasattr(os, "sysconf_names") and name in os.sysconf_names and folder == CPU0
+    return (os.sysconf(name) if known else 0) or None
+
+
+def cache_of_one_core(level: int, folder: Path = CPU0) -> int | None:
+    """Its share of that cache where several cores have one in common; the threads of one core take turns with it."""
+    size, index = cache_size(level, folder), _cache_index(level, folder)
+    if size is None or index is None:
+        return size
+    threads = max(1, _listed(folder / "topology" / "thread_siblings_list"))
+    return size // max(1, _listed(index / "shared_cpu_list") // threads)
+
+
+def _cache_index(level: int, folder: Path) -> Path | None:
+    """The folder of sysfs that describes the data cache of a level."""
+    for index in sorted(folder.glob("cache/index*")):
+        if _number(index / "level") == level and _text(index / "type") != "Instruction":
+            return index
     return None
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _number(file: Path) -> int:
+    """`2`, `1024K` or `32M`; 0 where the file says neither."""
+    match = re.fullmatch(r"(\d{1,12})([KM]?)", _text(file))
+    return int(match[1]) * {"": 1, "K": KIB, "M": MIB}[match[2]] if match else 0
+
+
+def _listed(file: Path) -> int:
+    """How many numbers a list such as `0-3,8` names; 0 where there is none."""
+    parts = [part.split("-") for part in _text(file).split(",")]
+    return sum(int(part[-1]) - int(part[0]) + 1 for part in parts if all(word.isdigit() for word in part))

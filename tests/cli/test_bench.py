@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from fusec import pipeline
-from fusec.cli import bench, timing
-from fusec.cli.timing import Call, alternate
+from fusec.cli import bench
+from fusec.tuning import timing
+from fusec.tuning.timing import Call, alternate
 from tests.cli.harness import NO_WEIGHTS, SMALL, invoke, invoke_json, write
 
 CPU = ("--target", "cpu", "--repeat", 2)

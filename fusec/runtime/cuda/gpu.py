@@ -50,6 +50,13 @@ def device_arch() -> str:
     return f"sm_{usable().cuda.Device().compute_capability}"
 
 
+def identity() -> tuple[str, str, int]:
+    """Name, architecture and multiprocessors of the current GPU; MissingError when there is none."""
+    device = usable().cuda.Device()
+    properties = library().cuda.runtime.getDeviceProperties(device.id)
+    return properties["name"].decode(), f"sm_{device.compute_capability}", int(properties["multiProcessorCount"])
+
+
 @contextlib.contextmanager
 def enough_memory() -> Iterator[None]:
     """Running out of memory inside, the GPU's or the host's, is a MissingError."""

@@ -50,7 +50,7 @@ def wall_clock(call: Call, times: int) -> float:
 
 
 def alternate(calls: Sequence[tuple[Call, Clock, int | None]], rounds: int | None,
-              progress: Callable[[int, int], None]) -> list[Timed]:
+              progress: Callable[[int, int], None], *, budget: float = BUDGET, fewest: int = FEWEST) -> list[Timed]:
     """Time calls in turn.
 
     Parameters
@@ -59,15 +59,15 @@ def alternate(calls: Sequence[tuple[Call, Clock, int | None]], rounds: int | Non
         What to call, the clock for it, and the most rounds it takes part in (None is all). Each is called once before, so that
         nothing is timed that happens only the first time.
     rounds
-        How many; None is as many as take about `BUDGET` seconds, within `FEWEST` and `MOST`.
+        How many; None is as many as take about `budget` seconds, within `fewest` and `MOST`.
     """
     repeats, round_seconds = [], 0.0
     for call, clock, most in calls:
         call()
-        single = max(clock(call, 1), 1e-9)
-        repeats.append(max(1, min(MOST_CALLS, math.ceil(SAMPLE / single))))
-        round_seconds += 0.0 if most else repeats[-1] * single
-    wanted = rounds or max(FEWEST, min(MOST, int(BUDGET / max(round_seconds, 1e-9))))
+        times, seconds = _sample(call, clock)
+        repeats.append(times)
+        round_seconds += 0.0 if most else seconds
+    wanted = rounds or max(fewest, min(MOST, int(budget / max(round_seconds, 1e-9))))
     samples: list[list[float]] = [[] for _ in calls]
     for done in range(wanted):
         order = range(len(calls)) if done % 2 == 0 else reversed(range(len(calls)))
@@ -77,3 +77,12 @@ def alternate(calls: Sequence[tuple[Call, Clock, int | None]], rounds: int | Non
                 samples[i].append(clock(call, repeats[i]) / repeats[i])
         progress(done + 1, wanted)
     return [Timed(tuple(s), r) for s, r in zip(samples, repeats, strict=True)]
+
+
+def _sample(call: Call, clock: Clock) -> tuple[int, float]:
+    """How many calls last `SAMPLE`, and the seconds they took. It is tried, since a second call may be slower than the rest."""
+    times, seconds = 1, clock(call, 1)
+    while seconds < SAMPLE and times < MOST_CALLS:
+        times = min(MOST_CALLS, max(times + 1, math.ceil(times * SAMPLE / max(seconds, 1e-9))))
+        seconds = clock(call, times)
+    return times, seconds
