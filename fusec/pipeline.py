@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusec import debug
-from fusec.emit.environment import pool_source
+from fusec.emit.environment import threads_source
 from fusec.emit.render import render
 from fusec.emit.show import show_mapping
 from fusec.errors import InputError, nearest
@@ -133,8 +133,8 @@ def generate(planned: Plan) -> Generated:
     sources = {s.entry: s for group in printed for s in group}  # equal kernels have one entry
     for i, source in enumerate(sources.values()):
         debug.dump(f"06-kernel-{i:04}{Path(source.filename).suffix}", source.text, debug.SOURCE)
-    pool = (pool_source(),) if device.target == "cpu" else ()
-    return Generated(planned, program, (*sources.values(), *pool), kernels, weights)
+    threads = (threads_source(),) if device.target == "cpu" else ()
+    return Generated(planned, program, (*sources.values(), *threads), kernels, weights)
 
 
 def build_and_link(generated: Generated, progress: Progress | None = None) -> Model:
