@@ -15,7 +15,7 @@ Every value between two steps can be dumped (`FUSEC_DUMP`) and printed, with the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +26,10 @@ from fusec import debug
 from fusec.emit.environment import threads_source
 from fusec.emit.render import render
 from fusec.emit.show import show_mapping
-from fusec.errors import InputError, nearest
+from fusec.errors import InputError, Problem, nearest
 from fusec.graph.find_weights import Description, Missing, with_weights
 from fusec.graph.graph import LayerGraph
+from fusec.graph.limits import MAX_BATCH, MAX_EXTENT, whole
 from fusec.graph.locate import find_graph
 from fusec.graph.read_yaml import read_description
 from fusec.graph.show import show_graph
@@ -149,11 +150,12 @@ def build_and_link(generated: Generated, progress: Progress | None = None) -> Mo
 
 def compile_network(network: str | Path | LayerGraph, *, target: str = "auto", dtype: str = "float32", fuse: str = "auto",
                     weights: str | Path | None = None, random_weights: int | None = None, arch: str | None = None,
-                    progress: Progress | None = None) -> Model:
+                    shape: Sequence[int] | None = None, progress: Progress | None = None) -> Model:
     """All eight steps. See `fusec.compile`."""
     device = choose_device(target, dtype, arch)
+    sizes = None if shape is None else check_shape(shape)
     graph = read(network, weights=weights, random_weights=random_weights)
-    return build_and_link(generate(plan(graph, device, fuse)), progress)
+    return build_and_link(generate(plan(graph, device, fuse, sizes)), progress)
 
 
 def choose_device(target: str, dtype: str = "float32", arch: str | None = None) -> Device:
@@ -169,6 +171,18 @@ def choose_device(target: str, dtype: str = "float32", arch: str | None = None) 
             raise InputError("--arch names a GPU architecture, but the target is cpu", hint="leave one of them out")
         return host()
     return device_for_arch(arch or gpu.device_arch())
+
+
+def check_shape(shape: Sequence[int]) -> Shape4:
+    """Batch, channels, height and width to plan for; InputError when they are not four such numbers."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) != 4:
+        raise InputError(f"a shape is (batch, channels, height, width), not {shape!r:.60}", "shape", "such as (1, 3, 480, 640)")
+    batch, channels, height, width = shape
+    limits = (("batch", batch, MAX_BATCH), ("channels", channels, MAX_EXTENT), ("height", height, MAX_EXTENT),
+              ("width", width, MAX_EXTENT))
+    if found := [Problem(what, "shape") for name, value, most in limits for what in whole(name, value, 1, most)]:
+        raise InputError(found)
+    return batch, channels, height, width
 
 
 def _compiler_log(entry: str, text: str | None) -> None:

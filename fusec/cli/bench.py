@@ -75,7 +75,7 @@ def command(network: str, batch: int | None, shape: Shape4 | None, target: str, 
     inputs = random_inputs(graph, sizes)
     check_fit(graph, device, tuple(inputs.values()))
     with Progress() as progress:
-        ways = _build(graph, device, progress)
+        ways = _build(graph, device, progress, shape)
         progress.phase("checking results")
         results = {name: _tuple(built.model(*inputs.values())) for name, built in ways.items()}
         _check_equal(graph, results)
@@ -104,17 +104,17 @@ def command(network: str, batch: int | None, shape: Shape4 | None, target: str, 
     line(f"fused is {ratio:.2f} times as fast as layer by layer")
 
 
-def _build(graph: LayerGraph, device: Device, progress: Progress) -> dict[str, Built]:
+def _build(graph: LayerGraph, device: Device, progress: Progress, shape: Shape4 | None) -> dict[str, Built]:
     """The network fused, layer by layer, and all fused where that is something else."""
     ways: dict[str, Built] = {}
     for name, fuse in WAYS:
         if name == ALL:
             progress.phase("planning (all)")
-            planned = pipeline.plan(graph, device, fuse)
+            planned = pipeline.plan(graph, device, fuse, shape)
             if tuple(c.chain.names for c in planned.chains) not in {b.chains for b in ways.values()}:
                 ways[name] = finish(planned, progress)
         else:
-            ways[name] = build(graph, device, fuse, progress)
+            ways[name] = build(graph, device, fuse, progress, shape)
     return ways
 
 

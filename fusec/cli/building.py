@@ -15,6 +15,7 @@ from fusec.cli.options import Shape4
 from fusec.cli.output import plural
 from fusec.cli.progress import Progress
 from fusec.graph.graph import LayerGraph
+from fusec.plan.cost import Nominal
 from fusec.plan.report import Report, report
 from fusec.runtime.model import Model
 from fusec.targets.device import Device
@@ -78,6 +79,13 @@ def plan_in_words(plan: pipeline.Plan) -> str:
         tiles = " or ".join(f"{v.schedule.tile} ({4 * v.schedule.scratch_elements} bytes of scratch)" for v in item.variants)
         lines.append(f"{index}: {labels}; tile {tiles}")
     return "\n".join(lines)
+
+
+def sizes_in_words(nominal: Nominal) -> str:
+    """The sizes a plan is made for: `1,024 images or 1`, `1 image of 1088x1920`."""
+    first, *others = nominal.batches
+    size = "" if nominal.height is None else f" of {nominal.height}x{nominal.width}"
+    return " or ".join((plural(first, "image"), *(f"{batch:,}" for batch in others))) + size
 
 
 def device_in_words(device: Device) -> str:

@@ -10,8 +10,9 @@ import click
 
 from fusec import pipeline
 from fusec.cli import options
-from fusec.cli.building import Built, build, device_in_words, plan_in_words
+from fusec.cli.building import Built, build, device_in_words, plan_in_words, sizes_in_words
 from fusec.cli.networks import read_network
+from fusec.cli.options import Shape4
 from fusec.cli.output import facts, in_seconds, line, plural, print_json
 from fusec.cli.progress import Progress
 from fusec.graph.locate import find_graph
@@ -24,13 +25,14 @@ from fusec.runtime.save import save
 @options.TARGET
 @options.DTYPE
 @options.FUSE
+@options.SHAPE
 @options.weights
 @options.ARCH
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
               help="The folder to write; build/NAME when left out. A compiled model that is there is replaced.")
 @options.JSON
-def command(network: str, target: str, dtype: str, fuse: str, weights: Path | None, random_weights: int | None,
-            arch: str | None, output: Path | None, as_json: bool) -> None:
+def command(network: str, target: str, dtype: str, fuse: str, shape: Shape4 | None, weights: Path | None,
+            random_weights: int | None, arch: str | None, output: Path | None, as_json: bool) -> None:
     """Plan, generate and build a network, and write it as a folder.
 
     NET is the path of a description or the name of a shipped network. The folder holds the generated source, the compiled
@@ -43,7 +45,7 @@ def command(network: str, target: str, dtype: str, fuse: str, weights: Path | No
         device = pipeline.choose_device(target, dtype, arch)
         progress.phase("reading")
         graph, seed = read_network(network, weights, random_weights)
-        built = build(graph, device, fuse, progress)
+        built = build(graph, device, fuse, progress, shape)
         progress.phase("writing")
         place = output or Path("build") / find_graph(network).stem
         save(place, built.generated.program, built.generated.sources, built.model.binaries, built.generated.weights,
@@ -56,18 +58,20 @@ def command(network: str, target: str, dtype: str, fuse: str, weights: Path | No
 
 
 def _result(built: Built, fuse: str, seed: int | None, place: Path, seconds: float) -> dict[str, Any]:
-    program = built.generated.program
+    program, nominal = built.generated.program, built.plan.nominal
     chains = [{"name": launch.label, "layers": list(layers), "kernels": [v.entry for v in launch.variants],
                "tiles": [list(v.tile) for v in launch.variants]}
               for launch, layers in zip(program.launches, built.chains, strict=True)]
     return {"network": program.name, "target": program.target, "arch": program.arch, "dtype": program.dtype, "fuse": fuse,
-            "random_weights": seed, "directory": str(place), "chains": chains,
+            "batches": list(nominal.batches), "height": nominal.height, "width": nominal.width, "random_weights": seed,
+            "directory": str(place), "chains": chains,
             "kernels": sum(s.entry != POOL for s in built.generated.sources), "seconds": {**built.seconds, "total": seconds}}
 
 
 def _show(built: Built, result: dict[str, Any]) -> None:
     layers = sum(map(len, built.chains))
     facts([("network", result["network"]), ("target", device_in_words(built.plan.device)), ("dtype", result["dtype"]),
+           ("planned for", sizes_in_words(built.plan.nominal)),
            ("fused", f"{plural(layers, 'layer')} in {plural(len(built.chains), 'chain')}, "
                      f"{plural(result['kernels'], 'kernel')}")])
     for item in built.plan.chains:

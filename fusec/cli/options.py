@@ -12,10 +12,9 @@ from typing import Any, TypeVar
 
 import click
 
-from fusec.graph.limits import MAX_EXTENT
+from fusec.graph.limits import MAX_BATCH, MAX_EXTENT
 from fusec.pipeline import DTYPES
 
-MAX_BATCH = (1 << 31) - 1
 TARGETS = ("auto", "cpu", "cuda")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -46,7 +45,8 @@ def parse_shape(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 
 SHAPE = click.option("--shape", metavar="NxCxHxW", callback=parse_shape,
-                     help="Batch, channels, height and width of the (first) input.")
+                     help="Batch, channels, height and width of the (first) input, to plan for; kernels "
+                          "run at any other size too.")
 
 
 def parse_tile(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -62,7 +62,8 @@ def parse_tile(ctx: click.Context, param: click.Parameter, value: str | None) ->
 TILE = click.option("--tile", metavar="HxW", callback=parse_tile,
                     help="With --explore: the output tile, which decides extra work and left edges.  [default: 1x1]")
 LAYERS = click.option("--layers", metavar="FIRST..LAST", help="With --explore: this range of layers alone.")
-BATCH = click.option("--batch", type=click.IntRange(1, MAX_BATCH), help="Images of one call; the image size is the usual one.")
+BATCH = click.option("--batch", type=click.IntRange(1, MAX_BATCH),
+                     help="Images of one call; image size and plan are the usual ones.")
 
 
 def weights(command: Command) -> Command:
