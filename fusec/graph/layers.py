@@ -132,9 +132,7 @@ class Conv2d(Windowed):
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        yield from whole("out_channels", self.out_channels, 1, MAX_EXTENT)
-        yield from whole("groups", self.groups, 1, MAX_EXTENT)
-        yield from flag("bias", self.bias)
+        yield from _filters(self)
 
 
 @dataclass(frozen=True)
@@ -150,12 +148,18 @@ class ConvTranspose2d(Windowed):
     def problems(self) -> Iterator[str]:
         found = [*super().problems(), *pair("output_padding", self.output_padding, 0, MAX_WINDOW - 1)]
         yield from found
-        yield from whole("out_channels", self.out_channels, 1, MAX_EXTENT)
-        yield from whole("groups", self.groups, 1, MAX_EXTENT)
-        yield from flag("bias", self.bias)
+        yield from _filters(self)
         steps = zip(self.output_padding, self.stride, self.dilation, strict=True) if not found else ()
         if any(spare >= max(stride, dilation) for spare, stride, dilation in steps):
             yield f"output_padding must be below the stride or the dilation, not {self.output_padding}"
+
+
+def _filters(layer: Conv2d | ConvTranspose2d) -> Iterator[str]:
+    found = [*whole("out_channels", layer.out_channels, 1, MAX_EXTENT), *whole("groups", layer.groups, 1, MAX_EXTENT)]
+    yield from found
+    if not found and layer.out_channels % layer.groups:
+        yield f"groups must divide the {layer.out_channels} output channels, but is {layer.groups}"
+    yield from flag("bias", layer.bias)
 
 
 @dataclass(frozen=True)

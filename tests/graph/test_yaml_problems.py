@@ -83,10 +83,15 @@ ONE_PROBLEM = {
         "a list"),
     "cycle": (network("§{name: a, type: add, inputs: [image, b]}", "{name: b, type: relu, inputs: a}"), "cycle: a -> b -> a",
         ""),
+    "a layer that reads itself": (network("§{name: a, type: add, inputs: [image, a]}"), "cycle: a -> a", ""),
     "too few inputs": (network("§{name: a, type: add}"), "add takes 2 to 64 inputs, not 1", ""),
-    "too many inputs": (network("§{name: a, type: relu, inputs: [image, image]}"), "relu takes 1 inputs, not 2", ""),
+    "too many inputs": (network("§{name: a, type: relu, inputs: [image, image]}"), "relu takes 1 input, not 2", ""),
     "shapes that differ": (network(CONV, "§{name: b, type: add, inputs: [a, image]}"), "add needs inputs of one shape", ""),
     "groups that do not divide": (network("§{name: a, type: conv2d, out_channels: 4, kernel: 3, groups: 2}"), "groups=2", ""),
+    "groups that do not divide the output": (
+        network("{name: a, type: conv2d, out_channels: 4, kernel: 3, groups: §3}"), "4 output channels, not 3", "1 to"),
+    "groups of a transposed convolution": (
+        network("{name: a, type: conv_transpose2d, out_channels: 4, kernel: 3, groups: §3}"), "the 4 output channels", "1 to"),
     "image too small": (network("§{name: a, type: max_pool2d, kernel: 9}"), "output height would be 0", "larger image"),
     "open size before linear": (network("§{name: a, type: linear, out_features: 2}", image="{name: image, channels: 1}"),
                                 "linear needs a fixed image size", "global_avg_pool2d"),
@@ -176,6 +181,24 @@ def test_shape_problems_come_with_the_others(tmp_path: Path) -> None:
     text = network("{name: a, type: relu, §slope: 1}", "§{name: b, type: max_pool2d, kernel: 9, inputs: image}",
                    "§{name: c, type: add, inputs: image}", "{name: d, type: flatten, inputs: c}",
                    "§{name: e, type: depth_to_space, block: 2, inputs: image}")
+    found, places = marked(tmp_path, text)
+    assert [p.where for p in found] == places
+
+
+def test_what_needs_no_shapes_does_not_wait_for_them(tmp_path: Path) -> None:
+    text = network("{name: a, type: conv2d, out_channels: §0, kernel: 3}",
+                   "{name: b, type: conv2d, out_channels: 4, kernel: 3, groups: §3}", "§{name: c, type: add}",
+                   "§{name: d, type: add, inputs: [c, e]}", "{name: e, type: relu}",
+                   "§{name: f, type: mul, inputs: [e, f]}")
+    found, places = marked(tmp_path, text)
+    assert [p.where for p in found] == places
+    assert "d -> e -> d" in found[3].what
+
+
+def test_groups_that_do_not_fit_hide_nothing_behind_them(tmp_path: Path) -> None:
+    text = network("§{name: a, type: conv2d, out_channels: 4, kernel: 3, groups: 2}",
+                   "§{name: b, type: conv_transpose2d, out_channels: 9, kernel: 3, groups: 9}",
+                   "§{name: c, type: max_pool2d, kernel: 99}")
     found, places = marked(tmp_path, text)
     assert [p.where for p in found] == places
 
