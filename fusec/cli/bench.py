@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fusec import pipeline
 from fusec.cli import options
-from fusec.cli.building import Built, build, device_in_words, finish
+from fusec.cli.building import Built, build, device_in_words, finish, why_unfused
 from fusec.cli.networks import check_fit, random_inputs, read_network, sizes_to_run
 from fusec.cli.options import Shape4
 from fusec.cli.output import extents, facts, in_seconds, line, note, print_json, table
@@ -102,6 +102,8 @@ def command(network: str, batch: int | None, shape: Shape4 | None, target: str, 
     _show(ways, timed, sizes)
     line()
     line(f"fused is {ratio:.2f} times as fast as layer by layer")
+    if reason := why_unfused(ways[FUSED].plan, "auto"):
+        line(f"nothing is fused: {reason}")
 
 
 def _build(graph: LayerGraph, device: Device, progress: Progress, shape: Shape4 | None) -> dict[str, Built]:

@@ -16,6 +16,7 @@ from fusec.cli.output import plural
 from fusec.cli.progress import Progress
 from fusec.graph.graph import LayerGraph
 from fusec.plan.cost import Nominal
+from fusec.plan.partition import partition
 from fusec.plan.report import Report, report
 from fusec.runtime.model import Model
 from fusec.targets.device import Device
@@ -69,6 +70,20 @@ def _timed(progress: Progress, seconds: dict[str, float], key: str, text: str, s
 def report_of(plan: pipeline.Plan) -> Report:
     """The numbers of a plan, by the schedules for many tiles."""
     return report((c.variants[0].schedule for c in plan.chains), plan.device, plan.nominal)
+
+
+def why_unfused(plan: pipeline.Plan, fuse: str) -> str | None:
+    """Why every layer of a plan has a kernel of its own; None when some share one."""
+    if any(len(item.chain.names) > 1 for item in plan.chains):
+        return None
+    if len(plan.chains) == 1:
+        return "there is one layer"
+    if fuse not in ("auto", "all"):
+        return "as asked"
+    longest = partition(plan.simplified.graph, "all", plan.device, nominal=plan.nominal)
+    if all(len(chain.names) == 1 for chain in longest):
+        return "no chain of two layers or more is legal and fits"
+    return "the time model expects no chain to be faster than its layers one by one"
 
 
 def plan_in_words(plan: pipeline.Plan) -> str:

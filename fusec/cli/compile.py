@@ -10,7 +10,7 @@ import click
 
 from fusec import pipeline
 from fusec.cli import options
-from fusec.cli.building import Built, build, device_in_words, plan_in_words, sizes_in_words
+from fusec.cli.building import Built, build, device_in_words, plan_in_words, sizes_in_words, why_unfused
 from fusec.cli.networks import read_network
 from fusec.cli.options import Shape4
 from fusec.cli.output import facts, in_seconds, line, plural, print_json
@@ -74,6 +74,8 @@ def _show(built: Built, result: dict[str, Any]) -> None:
            ("planned for", sizes_in_words(built.plan.nominal)),
            ("fused", f"{plural(layers, 'layer')} in {plural(len(built.chains), 'chain')}, "
                      f"{plural(result['kernels'], 'kernel')}")])
+    if reason := why_unfused(built.plan, result["fuse"]):
+        line(f"  nothing is fused: {reason}")
     for item in built.plan.chains:
         line(f"  {' '.join(node.label for node in item.chain.nodes)}")
     seconds = result["seconds"]

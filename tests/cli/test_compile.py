@@ -46,7 +46,7 @@ def test_what_is_printed(net: str, tmp_path: Path) -> None:
     assert "target       cpu (" in text
     assert "dtype        float32" in text
     assert "4 layers in 4 chains, " in text
-    assert "\n  conv1+relu1\n" in text
+    assert "\n  nothing is fused: as asked\n  conv1+relu1\n" in text
     assert f"written  {tmp_path / 'built'}\n" in text
 
 

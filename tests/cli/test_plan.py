@@ -9,6 +9,7 @@ import pytest
 
 from fusec.graph.locate import shipped_graphs
 from fusec.pipeline import read
+from fusec.plan import partition
 from fusec.runtime.cuda import gpu
 from fusec.targets.device import DEVICES
 from tests.cli.harness import OPEN, SMALL, invoke, invoke_json, write
@@ -118,3 +119,27 @@ def test_a_gpu_that_is_not_there_is_said(tmp_path: Path, environment: pytest.Mon
 
 def test_a_shape_the_network_does_not_take(tmp_path: Path) -> None:
     assert "has channels 1, not 3" in invoke("plan", write(tmp_path, SMALL), "--shape", "1x3x12x12", code=3).stderr
+
+
+TWO_OUTPUTS = """name: both
+input: {name: picture, channels: 1, height: 8, width: 8}
+layers: [{name: first, type: relu}, {name: second, type: softmax}]
+outputs: [first, second]
+"""
+ONE_LAYER = "name: one\ninput: {name: picture, channels: 1}\nlayers: [{name: only, type: relu}]"
+
+
+@pytest.mark.parametrize(("net", "fuse", "reason"), [
+    (SMALL, "auto", "the time model expects no chain to be faster than its layers one by one"),
+    (TWO_OUTPUTS, "auto", "no chain of two layers or more is legal and fits"),
+    (TWO_OUTPUTS, "all", "no chain of two layers or more is legal and fits"),
+    (SMALL, "none", "as asked"),
+    (SMALL, "conv1", "as asked"),
+    (ONE_LAYER, "none", "there is one layer"),
+    (SMALL, "all", None),
+])
+def test_where_nothing_is_fused_it_says_why(net: str, fuse: str, reason: str | None, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "DOUBT", 1e9)  # no chain promises that much
+    said = invoke("plan", write(tmp_path, net), "--device", "t4", "--fuse", fuse).stdout.splitlines()
+    assert [line for line in said if "is fused" in line] == ([] if reason is None else [f"nothing is fused: {reason}"])
