@@ -100,9 +100,11 @@ def raw(path: Path, content: bytes) -> Path:
     (lambda d: [raw(d / "x.npy", b"")], "not a readable .npy file"),
     (lambda d: [raw(d / "x.npz", b"PK\x03\x04")], "not a readable .npz file"),
     (lambda d: [saved(d / "x.npy", np.array([print], dtype=object))], "not a readable .npy file"),
-    (lambda d: [saved(d / "x.npy", np.ones((1, 2, 4, 4), np.uint8))], "is uint8, but the model computes in float32"),
-    (lambda d: [saved(d / "x.npy", numbers(2, 4, 4))], "pass x[None] for a single image"),
+    (lambda d: [saved(d / "x.npy", np.ones((1, 2, 4, 4), np.uint8))], "x.npy: input 'picture' is uint8, but"),
+    (lambda d: [saved(d / "x.npy", numbers(2, 4, 4))], "write a single image as a batch of one"),
     (lambda d: [saved(d / "x.npy", numbers(1, 3, 4, 4))], "has 3 channels instead of 2"),
+    (lambda d: [saved(d / "x.npy", numbers(1, 4, 4, 2))], "write the channels before height and width"),
+    (lambda d: [saved(d / "x.npy", np.ones((2, 4, 4), bool)), saved(d / "z.npy", numbers(1, 3, 4, 4))], "z.npy: input"),
     (lambda d: [saved(d / "x.npy", numbers(1, 2, 1, 1))], "does not fit"),
     (lambda d: [saved(d / "a.npy", numbers(1, 2, 4, 4)), saved(d / "b.npy", numbers(1, 2, 4, 5))], "images of one size"),
     (lambda d: [npz(d / "x.npz", a=numbers(1), b=numbers(1))], "it holds 'a', 'b'; none of them is called 'picture'"),
@@ -128,7 +130,7 @@ def test_what_does_not_fit_is_said_before_anything_is_built(plain: str, tmp_path
 
 
 @pytest.mark.parametrize(("files", "said"), [
-    (["a.npy"], "has 2 inputs (left, right), but 1 files"),
+    (["a.npy"], "has 2 inputs (left, right), but got 1 file ("),
     (["wrong.npz"], "no array for input 'right'"),
 ])
 def test_inputs_by_name_that_do_not_fit(tmp_path: Path, files: Sequence[str], said: str) -> None:
