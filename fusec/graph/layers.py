@@ -25,6 +25,14 @@ class Axis(Enum):
     X = 1
 
 
+class Form(Enum):
+    """What a layer's output is to a user: an image (N, C, H, W), a vector (N, C), or whatever all of its inputs are."""
+
+    IMAGE = "image"
+    VECTOR = "vector"
+    SAME = "same"
+
+
 @dataclass(frozen=True)
 class Padding:
     """Positions added around the image, in pixels."""
@@ -68,6 +76,7 @@ class Layer:
     """Base of all layers; `kind` is the word used in descriptions and generated code."""
 
     kind: ClassVar[str] = "layer"
+    form: ClassVar[Form] = Form.IMAGE
 
     def __post_init__(self) -> None:
         _refuse(self.kind, self.problems())
@@ -206,6 +215,8 @@ class GlobalAvgPool2d(Layer):
 class Activation(Layer):
     """Base of the pointwise layers with one input: each may become another layer's epilogue."""
 
+    form: ClassVar[Form] = Form.SAME
+
 
 @dataclass(frozen=True)
 class Relu(Activation):
@@ -271,6 +282,7 @@ class BatchNorm(Layer):
 
     eps: float = 1e-5
     kind: ClassVar[str] = "batch_norm"
+    form: ClassVar[Form] = Form.SAME
 
     def problems(self) -> Iterator[str]:
         yield from number("eps", self.eps, 0)
@@ -301,6 +313,7 @@ class Add(Layer):
     """Elementwise sum of two or more tensors of one shape."""
 
     kind: ClassVar[str] = "add"
+    form: ClassVar[Form] = Form.SAME
 
 
 @dataclass(frozen=True)
@@ -308,6 +321,7 @@ class Mul(Layer):
     """Elementwise product of two or more tensors of one shape."""
 
     kind: ClassVar[str] = "mul"
+    form: ClassVar[Form] = Form.SAME
 
 
 @dataclass(frozen=True)
@@ -315,6 +329,7 @@ class Concat(Layer):
     """Joins tensors along the channels."""
 
     kind: ClassVar[str] = "concat"
+    form: ClassVar[Form] = Form.SAME
 
 
 @dataclass(frozen=True)
@@ -322,6 +337,7 @@ class Flatten(Layer):
     """(channels, height, width) to (channels * height * width, 1, 1), row-major."""
 
     kind: ClassVar[str] = "flatten"
+    form: ClassVar[Form] = Form.VECTOR
 
 
 @dataclass(frozen=True)
@@ -331,6 +347,7 @@ class Linear(Layer):
     out_features: int
     bias: bool = True
     kind: ClassVar[str] = "linear"
+    form: ClassVar[Form] = Form.VECTOR
 
     def problems(self) -> Iterator[str]:
         yield from whole("out_features", self.out_features, 1, MAX_EXTENT)
@@ -342,6 +359,7 @@ class Softmax(Layer):
     """exp(x) / sum(exp(x)) over the channels of each position."""
 
     kind: ClassVar[str] = "softmax"
+    form: ClassVar[Form] = Form.SAME
 
 
 @dataclass(frozen=True)
@@ -381,6 +399,7 @@ class Identity(Layer):
     """Passes its input on (dropout at inference too); removed by `simplify`."""
 
     kind: ClassVar[str] = "identity"
+    form: ClassVar[Form] = Form.SAME
 
 
 LAYER_KINDS: dict[str, type[Layer]] = {
