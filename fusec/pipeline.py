@@ -170,7 +170,7 @@ def choose_device(target: str, dtype: str = "float32", arch: str | None = None) 
         if arch is not None:
             raise InputError("--arch names a GPU architecture, but the target is cpu", hint="leave one of them out")
         return host()
-    return device_for_arch(arch or gpu.device_arch())
+    return device_for_arch(gpu.device_arch() if arch is None else arch)
 
 
 def check_shape(shape: Sequence[int]) -> Shape4:

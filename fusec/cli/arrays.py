@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fusec.cli.images import SUFFIXES, encode_image, is_image, read_image
 from fusec.cli.output import extents, note, plural
-from fusec.errors import InputError, MissingError, Problem, nearest
+from fusec.errors import InputError, MissingError, Problem, nearest, nearest_file
 from fusec.runtime.model import AXES
 from fusec.runtime.store import reason, write_atomically
 
@@ -63,8 +63,10 @@ def read_inputs(files: Sequence[Path], channels: Mapping[str, int]) -> dict[str,
 def check_result_file(path: Path) -> None:
     """InputError when results cannot be written under this name."""
     if path.suffix.lower() not in (*ARRAYS, *SUFFIXES):
-        raise InputError(f"results are written as {', '.join((*ARRAYS, *SUFFIXES))}, not '{path.suffix}'", str(path),
-                         nearest(path.suffix.lower(), (*ARRAYS, *SUFFIXES)))
+        raise InputError(f"results are written as {', '.join((*ARRAYS, *SUFFIXES))}, not '{path.suffix or path.name}'",
+                         str(path), nearest(path.suffix, (*ARRAYS, *SUFFIXES)))
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder '{path.parent}'", str(path), "make it, or choose another")
 
 
 def write_results(path: Path, results: Mapping[str, Array]) -> None:
@@ -90,7 +92,8 @@ def _one(path: Path, name: str, channels: int) -> Array:
         return loaded
     if name in loaded or len(loaded) == 1:
         return loaded.get(name, next(iter(loaded.values())))
-    raise InputError(f"it holds {_listed(loaded)}; none of them is called '{name}', as the network's input is", str(path))
+    none = f"; none of them is called '{name}', as the network's input is" if loaded else ""
+    raise InputError(f"it holds {_listed(loaded)}{none}", str(path))
 
 
 def _by_name(path: Path, names: list[str]) -> dict[str, Array]:
@@ -110,8 +113,8 @@ def _by_name(path: Path, names: list[str]) -> dict[str, Array]:
 def _load(path: Path) -> Array | dict[str, Array]:
     """The content of a .npy or .npz file."""
     if path.suffix.lower() not in ARRAYS:
-        raise InputError(f"inputs are {', '.join((*ARRAYS, *SUFFIXES))}, not '{path.suffix}'", str(path),
-                         nearest(path.suffix.lower(), (*ARRAYS, *SUFFIXES)))
+        raise InputError(f"inputs are {', '.join((*ARRAYS, *SUFFIXES))}, not '{path.suffix or path.name}'", str(path),
+                         nearest(path.suffix, (*ARRAYS, *SUFFIXES)))
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.lib.npyio.NpzFile):
@@ -119,8 +122,7 @@ def _load(path: Path) -> Array | dict[str, Array]:
                 return {key: archive[key] for key in archive.files}
         return np.asarray(loaded)
     except FileNotFoundError:
-        siblings = sorted(p.name for p in path.parent.glob(f"*{path.suffix}")) if path.parent.is_dir() else []
-        raise InputError("no such file", str(path), nearest(path.name, siblings)) from None
+        raise InputError("no such file", str(path), nearest_file(path, *ARRAYS, *SUFFIXES)) from None
     except MemoryError:
         raise InputError("it does not fit into memory", str(path)) from None
     except (OSError, ValueError, EOFError, SyntaxError, KeyError, zipfile.BadZipFile) as error:

@@ -14,6 +14,7 @@ from fusec import pipeline
 from fusec.cli.options import Shape4
 from fusec.cli.output import plural
 from fusec.cli.progress import Progress
+from fusec.errors import InputError
 from fusec.graph.graph import LayerGraph
 from fusec.plan.cost import Nominal
 from fusec.plan.partition import partition
@@ -68,7 +69,9 @@ def _timed(progress: Progress, seconds: dict[str, float], key: str, text: str, s
 
 
 def report_of(plan: pipeline.Plan) -> Report:
-    """The numbers of a plan, by the schedules for many tiles."""
+    """The numbers of a plan, by the schedules for many tiles; InputError where there is nothing to plan."""
+    if not plan.chains:
+        raise InputError("the network only passes its input on: there is nothing to plan", plan.original.name)
     return report((c.variants[0].schedule for c in plan.chains), plan.device, plan.nominal)
 
 
@@ -76,8 +79,8 @@ def why_unfused(plan: pipeline.Plan, fuse: str) -> str | None:
     """Why every layer of a plan has a kernel of its own; None when some share one."""
     if any(len(item.chain.names) > 1 for item in plan.chains):
         return None
-    if len(plan.chains) == 1:
-        return "there is one layer"
+    if len(plan.chains) < 2:
+        return "there is one layer" if plan.chains else "no layer computes anything"
     if fuse not in ("auto", "all"):
         return "as asked"
     longest = partition(plan.simplified.graph, "all", plan.device, nominal=plan.nominal)

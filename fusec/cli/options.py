@@ -35,12 +35,12 @@ def parse_shape(ctx: click.Context, param: click.Parameter, value: str | None) -
     """`NxCxHxW` as four integers."""
     if value is None:
         return None
-    match = re.fullmatch(r"(\d{1,10})x(\d{1,7})x(\d{1,7})x(\d{1,7})", value.strip(), re.ASCII | re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,99})x(\d{1,99})x(\d{1,99})x(\d{1,99})", value.strip(), re.ASCII | re.IGNORECASE)
     if match is None:
         raise click.BadParameter(f"{value!r} is not of the form NxCxHxW, such as 1x3x480x640")
     n, c, h, w = map(int, match.groups())
     if not (1 <= n <= MAX_BATCH and all(1 <= extent <= MAX_EXTENT for extent in (c, h, w))):
-        raise click.BadParameter(f"{value!r}: the batch can be 1 to {MAX_BATCH}, the others 1 to {MAX_EXTENT}")
+        raise click.BadParameter(f"{value!r}: the batch can be 1 to {MAX_BATCH:,}, the others 1 to {MAX_EXTENT:,}")
     return n, c, h, w
 
 

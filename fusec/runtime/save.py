@@ -84,7 +84,8 @@ def save(directory: str | os.PathLike[str], program: Program, sources: Sequence[
         _write(draft, program, sources, binaries, weights, {"plan": plan.splitlines(), "random_weights": random_weights})
         _move(draft, target)
     except OSError as error:
-        raise MissingError(f"cannot write the model to {target}: {error.strerror or error}") from None
+        place = f"{error.filename}: " if isinstance(error.filename, str) and Path(error.filename) in target.parents else ""
+        raise MissingError(f"cannot write the model to {target}: {place}{error.strerror or error}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return target

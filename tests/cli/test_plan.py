@@ -107,7 +107,24 @@ def test_a_range_of_unknown_layers(tmp_path: Path) -> None:
 
 
 def test_an_unknown_device_has_a_nearest(tmp_path: Path) -> None:
-    assert "did you mean 'h200'?" in invoke("plan", write(tmp_path, SMALL), "--device", "h20", code=3).stderr
+    net = write(tmp_path, SMALL)
+    for word, meant in (("h20", "h200"), ("CPU", "cpu"), ("sm90", "sm_90"), ("SM_90", "sm_90")):
+        assert f"did you mean '{meant}'?" in invoke("plan", net, "--device", word, code=3).stderr
+
+
+@pytest.mark.parametrize(("word", "hint"), [
+    ("sm90", "did you mean 'sm_90'?"), ("compute_75", "did you mean 'sm_75'?"), ("9.0", "did you mean 'sm_90'?"),
+    ("H100", "did you mean 'sm_90'?"), ("sm_91", "one of sm_75, "), ("sm_100", "one of sm_75, "), ("", "one of sm_75, "),
+])
+def test_an_unknown_architecture_is_told_what_may_be_meant(word: str, hint: str) -> None:
+    assert f"unknown architecture '{word}' ({hint}" in invoke("compile", "lenet5", "--arch", word, code=3).stderr
+
+
+def test_a_network_without_anything_to_compute(tmp_path: Path) -> None:
+    net = write(tmp_path, "name: same\ninput: {name: x, channels: 1}\nlayers: [{name: y, type: identity}]")
+    assert invoke("plan", net, code=3).stderr == "error: same: the network only passes its input on: there is nothing to plan\n"
+    compiled = invoke("compile", net, "--target", "cpu", "-o", tmp_path / "built")
+    assert "nothing is fused: no layer computes anything" in compiled.stdout
 
 
 def test_a_gpu_that_is_not_there_is_said(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:

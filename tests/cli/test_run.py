@@ -83,6 +83,12 @@ def test_other_precisions_are_converted_and_that_is_said(plain: str, tmp_path: P
     assert "float64; converted to float32" in invoke("run", plain, x, *CPU).stderr
 
 
+def test_a_compiled_folder_that_is_not_there_has_a_nearest(plain: str, tmp_path: Path) -> None:
+    invoke("compile", plain, "--target", "cpu", "-o", tmp_path / "built")
+    result = invoke("run", tmp_path / "buit", saved(tmp_path / "x.npy", numbers(1, 2, 4, 4)), code=3)
+    assert result.stderr == f"error: {tmp_path / 'buit'}: no such folder or network (did you mean 'built'?)\n"
+
+
 def npz(path: Path, **arrays: np.ndarray) -> Path:
     np.savez(path, **arrays)
     return path
@@ -142,10 +148,12 @@ def test_inputs_by_name_that_do_not_fit(tmp_path: Path, files: Sequence[str], sa
 @pytest.mark.parametrize(("name", "code", "said"), [
     ("y.txt", 3, "results are written as .npy"),
     ("y.npy", 3, "name a .npz file"),
-    ("none/y.npz", 5, "cannot write"),
+    ("none/y.npz", 3, "there is no folder"),
+    ("folder.npz", 5, "cannot write"),
 ])
 def test_results_that_cannot_be_written(tmp_path: Path, name: str, code: int, said: str) -> None:
     inputs = [saved(tmp_path / f"{i}.npy", numbers(1, 2, 3, 3)) for i in range(2)]
+    (tmp_path / "folder.npz").mkdir()
     before = sorted(tmp_path.iterdir())
     net = write(tmp_path, TWO)
     assert said in invoke("run", net, *inputs, *CPU, "-o", tmp_path / name, code=code).stderr
