@@ -20,7 +20,7 @@ from fusec.cli.networks import check_fit, read_network
 from fusec.cli.output import extents, facts, in_seconds, line, print_json
 from fusec.cli.progress import Progress
 from fusec.errors import InputError, nearest
-from fusec.graph.locate import shipped_graphs
+from fusec.graph.locate import find_graph, shipped_graphs
 from fusec.runtime.artefact import MANIFEST, load, read_manifest
 from fusec.runtime.model import Model
 
@@ -87,16 +87,19 @@ Ready = tuple[Model, Mapping[str, Array], int | None]  # the inputs by name; the
 
 
 def _check_there(network: str) -> None:
-    """InputError where nothing is there, but a compiled folder of a like name is."""
-    folder = Path(network)
+    """InputError where there is neither a folder nor a network; a compiled folder of a like name is the hint."""
     try:
-        if folder.exists() or network in shipped_graphs():
-            return
-        built = sorted(p.name for p in folder.parent.iterdir() if (p / MANIFEST).is_file())
-    except (OSError, ValueError):
-        return  # whoever reads it says so
-    if hint := nearest(folder.name, built):
-        raise InputError("no such folder or network", network, hint)
+        find_graph(network)
+    except InputError as error:
+        folder = Path(network)
+        try:
+            if folder.is_dir():
+                return
+            built = sorted(p.name for p in folder.parent.iterdir() if (p / MANIFEST).is_file())
+        except (OSError, ValueError):
+            built = []
+        hint = nearest(folder.name, built)
+        raise InputError("no such folder or network", network, hint) if hint else error from None
 
 
 def _is_compiled(network: str, given: _Options) -> bool:

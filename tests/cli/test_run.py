@@ -85,8 +85,17 @@ def test_other_precisions_are_converted_and_that_is_said(plain: str, tmp_path: P
 
 def test_a_compiled_folder_that_is_not_there_has_a_nearest(plain: str, tmp_path: Path) -> None:
     invoke("compile", plain, "--target", "cpu", "-o", tmp_path / "built")
-    result = invoke("run", tmp_path / "buit", saved(tmp_path / "x.npy", numbers(1, 2, 4, 4)), code=3)
+    x = saved(tmp_path / "x.npy", numbers(1, 2, 4, 4))
+    result = invoke("run", tmp_path / "buit", x, code=3)
     assert result.stderr == f"error: {tmp_path / 'buit'}: no such folder or network (did you mean 'built'?)\n"
+    assert "built" not in invoke("run", tmp_path / "zzz", x, code=3).stderr.partition("no such")[2]
+
+
+def test_a_network_is_found_beside_compiled_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    invoke("compile", "lenet5", "--target", "cpu", "-o", "lenet5")
+    x = saved(tmp_path / "x.npy", numbers(1, 1, 28, 28))
+    assert "lenet5 on cpu" in invoke("run", "lenet5.yaml", x, "--target", "cpu").stdout
 
 
 def npz(path: Path, **arrays: np.ndarray) -> Path:
