@@ -49,10 +49,10 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
     with Progress() as progress:
         progress.phase("planning")
         planned = pipeline.plan(pipeline.read(network, missing="blank"), chosen, fuse, shape)
+        report = report_of(planned)
         if explore:
             progress.phase("exploring")
             found = exploring.explored(planned, layers, tile or (1, 1))
-        report = report_of(planned)
     asked = {"target": chosen.target, "arch": chosen.arch, "fuse": fuse}
     if explore and as_json:
         print_json({**found.to_json(), "device": chosen.name, **asked})

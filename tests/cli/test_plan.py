@@ -122,7 +122,9 @@ def test_an_unknown_architecture_is_told_what_may_be_meant(word: str, hint: str)
 
 def test_a_network_without_anything_to_compute(tmp_path: Path) -> None:
     net = write(tmp_path, "name: same\ninput: {name: x, channels: 1}\nlayers: [{name: y, type: identity}]")
-    assert invoke("plan", net, code=3).stderr == "error: same: the network only passes its input on: there is nothing to plan\n"
+    for words in ((), ("--explore",)):
+        said = invoke("plan", net, *words, code=3).stderr
+        assert said == "error: same: the network only passes its input on: there is nothing to plan\n"
     compiled = invoke("compile", net, "--target", "cpu", "-o", tmp_path / "built")
     assert "nothing is fused: no layer computes anything" in compiled.stdout
 
