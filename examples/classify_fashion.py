@@ -57,10 +57,12 @@ def drawing(picture: np.ndarray, title: str) -> Text:
 def show_sample(console: Console, pictures: Pictures, labels: Labels, guesses: np.ndarray) -> None:
     """Every outcome, then drawings of the first pictures that were taken for something else."""
     console.print(outcome_table(labels, guesses))
-    wrong = np.flatnonzero(labels != guesses)[:max(1, console.width // 30)]
+    wrong = np.flatnonzero(labels != guesses)
+    drawn = wrong[:max(1, console.width // 30)]
     if len(wrong):
-        console.print("\nTaken for something else:\n")
-        console.print(Columns([drawing(pictures[i], f"{i}: {CLASSES[labels[i]]} → {CLASSES[guesses[i]]}") for i in wrong]))
+        some = f", the first {len(drawn)} of them" if len(drawn) < len(wrong) else ""
+        console.print(f"\n{len(wrong)} taken for something else{some} (what it is → what it was taken for):\n", highlight=False)
+        console.print(Columns([drawing(pictures[i], f"{i}: {CLASSES[labels[i]]} → {CLASSES[guesses[i]]}") for i in drawn]))
 
 
 def main() -> int:
@@ -79,7 +81,7 @@ def main() -> int:
         scores = model(network_input(pictures))
         seconds = time.perf_counter() - began
     except (FusecError, FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, FusecError) else 2
     guesses = scores.argmax(axis=1)
     if not options.full:

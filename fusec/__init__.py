@@ -6,6 +6,7 @@ arrays of shape (batch, channels, height, width).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ __all__ = ["compile", "load"]
 
 def compile(network: str | PathLike[str] | LayerGraph, *, target: str = "auto", dtype: str = "float32", fuse: str = "auto",
             weights: str | PathLike[str] | None = None, random_weights: int | None = None, arch: str | None = None,
-            locked: str | PathLike[str] | None = None) -> Model:
+            shape: Sequence[int] | None = None, locked: str | PathLike[str] | None = None) -> Model:
     """Compile a network in memory.
 
     Parameters
@@ -42,6 +43,9 @@ def compile(network: str | PathLike[str] | LayerGraph, *, target: str = "auto", 
         Seed of random weights, in place of any others. Without these two, a network that has no weights is refused.
     arch
         GPU architecture such as "sm_90" instead of that of the GPU present.
+    shape
+        Batch, channels, height and width of the (first) input that tiles and chains are chosen for, such as (1, 3, 480, 640);
+        usual sizes when left out. The model takes any other size all the same.
     locked
         A lockfile that `fusec tune` wrote, whose schedules are made in place of the cost model's.
 
@@ -66,7 +70,7 @@ def compile(network: str | PathLike[str] | LayerGraph, *, target: str = "auto", 
 
     return compile_network(network if isinstance(network, Graph) else Path(network), target=target, dtype=dtype, fuse=fuse,
                            weights=None if weights is None else Path(weights), random_weights=random_weights, arch=arch,
-                           locked=None if locked is None else Path(locked))
+                           shape=shape, locked=None if locked is None else Path(locked))
 
 
 def load(directory: str | PathLike[str]) -> Model:

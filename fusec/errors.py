@@ -7,8 +7,11 @@ findings of a file, so that a user mends them in one pass.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+FEW = 3  # files of a folder that a hint lists
 
 
 class FusecError(Exception):
@@ -68,6 +71,31 @@ class InternalError(FusecError):
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint naming the known word nearest to `word`, or the empty string."""
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean '{match[0]}'?" if match else ""
+    """A hint naming the known word nearest to `word`, upper case or lower, or the empty string."""
+    match = _closest(word, {k: k for k in known})
+    return f"did you mean '{match}'?" if match else ""
+
+
+def nearest_file(path: Path, *suffixes: str) -> str:
+    """A hint for a path where there is no file: that its folder is missing, or what that has of these suffixes.
+
+    The nearest name; all, where none is near and they are few; else the empty string.
+    """
+    folder = path.parent
+    try:
+        if not folder.is_dir():
+            return f"there is no folder '{folder}'"
+        names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in suffixes)
+    except (OSError, ValueError):  # it may not be read, or cannot be a path
+        return ""
+    match = _closest(path.stem, {Path(name).stem: name for name in names})  # an ending they share would make any two alike
+    if match:
+        return f"did you mean '{match}'?"
+    return f"there is {', '.join(map(repr, names))}" if 0 < len(names) <= FEW else ""
+
+
+def _closest(word: str, known: Mapping[str, str]) -> str | None:
+    """The value whose key is most like `word`."""
+    folded = {key.lower(): value for key, value in known.items()}
+    found = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6)
+    return folded[found[0]] if found else None

@@ -15,7 +15,7 @@ Every value between two steps can be dumped (`FUSEC_DUMP`) and printed, with the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusec import debug
-from fusec.emit.environment import pool_source
+from fusec.emit.environment import threads_source
 from fusec.emit.render import render
 from fusec.emit.show import show_mapping
-from fusec.errors import InputError, nearest
+from fusec.errors import InputError, Problem, nearest
 from fusec.graph.find_weights import Description, Missing, with_weights
 from fusec.graph.graph import LayerGraph
+from fusec.graph.limits import MAX_BATCH, MAX_EXTENT, whole
 from fusec.graph.locate import find_graph
 from fusec.graph.read_yaml import read_description
 from fusec.graph.show import show_graph
@@ -158,8 +159,8 @@ def generate(planned: Plan) -> Generated:
     sources = {s.entry: s for group in printed for s in group}  # equal kernels have one entry
     for i, source in enumerate(sources.values()):
         debug.dump(f"06-kernel-{i:04}{Path(source.filename).suffix}", source.text, debug.SOURCE)
-    pool = (pool_source(),) if device.target == "cpu" else ()
-    return Generated(planned, program, (*sources.values(), *pool), kernels, weights)
+    threads = (threads_source(),) if device.target == "cpu" else ()
+    return Generated(planned, program, (*sources.values(), *threads), kernels, weights)
 
 
 def build_kernels(generated: Generated, store: Store, progress: Progress | None = None) -> dict[str, Path]:
@@ -180,13 +181,16 @@ def build_and_link(generated: Generated, progress: Progress | None = None) -> Mo
 
 def compile_network(network: str | Path | LayerGraph, *, target: str = "auto", dtype: str = "float32", fuse: str = "auto",
                     weights: str | Path | None = None, random_weights: int | None = None, arch: str | None = None,
-                    locked: str | Path | None = None, progress: Progress | None = None) -> Model:
+                    shape: Sequence[int] | None = None, locked: str | Path | None = None,
+                    progress: Progress | None = None) -> Model:
     """All eight steps. See `fusec.compile`."""
     device = choose_device(target, dtype, arch)
-    if locked is not None and fuse != "auto":
-        raise InputError(f"fuse is '{fuse}', but a lockfile decides which layers share a kernel", hint="leave one of them out")
+    if locked is not None and (fuse != "auto" or shape is not None):
+        other = "shape" if fuse == "auto" else "fuse"
+        raise InputError(f"a lockfile decides what is planned, so {other} cannot be given", hint="leave one of them out")
+    sizes = None if shape is None else check_shape(shape)
     graph = read(network, weights=weights, random_weights=random_weights)
-    return build_and_link(generate(plan(graph, device, fuse, locked=None if locked is None else Path(locked))), progress)
+    return build_and_link(generate(plan(graph, device, fuse, sizes, None if locked is None else Path(locked))), progress)
 
 
 def choose_device(target: str, dtype: str = "float32", arch: str | None = None) -> Device:
@@ -201,7 +205,19 @@ def choose_device(target: str, dtype: str = "float32", arch: str | None = None) 
         if arch is not None:
             raise InputError("--arch names a GPU architecture, but the target is cpu", hint="leave one of them out")
         return host()
-    return device_for_arch(arch) if arch else device_for_gpu(*gpu.identity())
+    return device_for_gpu(*gpu.identity()) if arch is None else device_for_arch(arch)
+
+
+def check_shape(shape: Sequence[int]) -> Shape4:
+    """Batch, channels, height and width to plan for; InputError when they are not four such numbers."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) != 4:
+        raise InputError(f"a shape is (batch, channels, height, width), not {shape!r:.60}", "shape", "such as (1, 3, 480, 640)")
+    batch, channels, height, width = shape
+    limits = (("batch", batch, MAX_BATCH), ("channels", channels, MAX_EXTENT), ("height", height, MAX_EXTENT),
+              ("width", width, MAX_EXTENT))
+    if found := [Problem(what, "shape") for name, value, most in limits for what in whole(name, value, 1, most)]:
+        raise InputError(found)
+    return batch, channels, height, width
 
 
 def _compiler_log(entry: str, text: str | None) -> None:

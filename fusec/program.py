@@ -21,9 +21,6 @@ from fusec.targets.base import MappedKernel
 from fusec.targets.device import Device
 from fusec.version import VERSION
 
-FLAT = (L.Flatten, L.Linear)  # what makes a vector of an image
-KEEPS_FLAT = (L.Activation, L.Softmax, L.Identity, L.BatchNorm, L.Add, L.Mul, L.Concat)  # one of vectors is one again
-
 
 def make_launch(params: str, chain: Chain, variants: Sequence[Planned], kernels: Sequence[MappedKernel],
                 sources: Sequence[Source]) -> Launch:
@@ -57,23 +54,25 @@ def make_program(original: LayerGraph, simplified: Simplified, device: Device, a
     arch
         What the binaries will be built for.
     """
-    graph, made = simplified.graph, tuple(launches)
+    graph, made, vectors = simplified.graph, tuple(launches), _vectors(original)
     between = {launch.output for launch in made} - set(graph.outputs)
     return Program(
         name=graph.name, target=device.target, dtype="float32", arch=arch, version=VERSION,
         inputs=tuple(Port(n.name, n.name) for n in graph.inputs),
-        outputs=tuple(Port(name, tensor, _is_flat(original, name)) for name, tensor in simplified.output_names.items()),
+        outputs=tuple(Port(name, tensor, name in vectors) for name, tensor in simplified.output_names.items()),
         tensors=tuple(_tensor_rule(graph, n.name) for n in graph.nodes),
         layouts=dict.fromkeys(sorted(between), device.layout.value) if device.layout is not Layout.NCHW else {},
         launches=made)
 
 
-def _is_flat(graph: LayerGraph, name: str) -> bool:
-    """Whether an output is a vector to its user: something made it one, and everything after kept it one."""
-    node = graph[name]
-    if isinstance(node.layer, FLAT):
-        return True
-    return isinstance(node.layer, KEEPS_FLAT) and all(_is_flat(graph, i) for i in node.inputs)
+def _vectors(graph: LayerGraph) -> frozenset[str]:
+    """The tensors that are vectors to a user: something made one, and everything after kept it one."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        form = node.layer.form
+        if form is L.Form.VECTOR or (form is L.Form.SAME and found.issuperset(node.inputs)):
+            found.add(node.name)
+    return frozenset(found)
 
 
 def _tensor_rule(graph: LayerGraph, name: str) -> TensorRule:

@@ -13,7 +13,7 @@ from fusec.runtime.model import Model
 from fusec.runtime.program import Launch, Port, Program, Source, TensorRule, Variant
 from fusec.runtime.store import Store
 
-POOL = Source("fusec_pool", (Path(__file__).parent.parent / "templates/cpu/pool.cpp").read_text(), "cpp")
+POOL = Source("fusec_pool", (Path(__file__).parent.parent / "templates/cpu/threads.cpp").read_text(), "cpp")
 Tile = tuple[int, int, int, int]
 Parts = tuple[Program, list[Source], dict[str, np.ndarray]]
 

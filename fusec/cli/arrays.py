@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusec.cli.images import SUFFIXES, encode_image, is_image, read_image
-from fusec.cli.output import note
-from fusec.errors import InputError, MissingError, Problem, nearest
+from fusec.cli.output import extents, note, plural
+from fusec.errors import InputError, MissingError, Problem, nearest, nearest_file
+from fusec.runtime.model import AXES
 from fusec.runtime.store import reason, write_atomically
 
 ARRAYS = (".npy", ".npz")
@@ -44,22 +45,28 @@ def read_inputs(files: Sequence[Path], channels: Mapping[str, int]) -> dict[str,
         A picture, but no Pillow.
     """
     names = list(channels)
-    if len(files) == 1 and files[0].suffix.lower() == ".npz" and len(names) > 1:
-        return _by_name(files[0], names)
     if len(names) == 1:
-        parts = [_one(path, names[0], channels[names[0]]) for path in files]
-        return {names[0]: _float32(_joined(files, parts), names[0])}
-    if len(files) != len(names):
-        raise InputError(f"the network has {len(names)} inputs ({', '.join(names)}), but {len(files)} files were given",
+        given = {names[0]: [(path, _one(path, names[0], channels[names[0]])) for path in files]}
+    elif len(files) == 1 and files[0].suffix.lower() == ".npz":
+        given = {name: [(files[0], array)] for name, array in _by_name(files[0], names).items()}
+    elif len(files) == len(names):
+        given = {name: [(path, _one(path, name, channels[name]))] for path, name in zip(files, names, strict=True)}
+    else:
+        raise InputError(f"the network has {len(names)} inputs ({', '.join(names)}), but got {plural(len(files), 'file')}",
                          hint="give one file per input in this order, or one .npz with all of them")
-    return {name: _float32(_one(path, name, channels[name]), name) for path, name in zip(files, names, strict=True)}
+    if problems := [problem for name, parts in given.items() for path, array in parts
+                    for problem in _misfits(array, path, name, channels[name])]:
+        raise InputError(problems)
+    return {name: _float32(_joined(parts), name) for name, parts in given.items()}
 
 
 def check_result_file(path: Path) -> None:
     """InputError when results cannot be written under this name."""
     if path.suffix.lower() not in (*ARRAYS, *SUFFIXES):
-        raise InputError(f"results are written as {', '.join((*ARRAYS, *SUFFIXES))}, not '{path.suffix}'", str(path),
-                         nearest(path.suffix.lower(), (*ARRAYS, *SUFFIXES)))
+        raise InputError(f"results are written as {', '.join((*ARRAYS, *SUFFIXES))}, not '{path.suffix or path.name}'",
+                         str(path), nearest(path.suffix, (*ARRAYS, *SUFFIXES)))
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder '{path.parent}'", str(path), "make it, or choose another")
 
 
 def write_results(path: Path, results: Mapping[str, Array]) -> None:
@@ -85,7 +92,8 @@ def _one(path: Path, name: str, channels: int) -> Array:
         return loaded
     if name in loaded or len(loaded) == 1:
         return loaded.get(name, next(iter(loaded.values())))
-    raise InputError(f"it holds {_listed(loaded)}; none of them is called '{name}', as the network's input is", str(path))
+    none = f"; none of them is called '{name}', as the network's input is" if loaded else ""
+    raise InputError(f"it holds {_listed(loaded)}{none}", str(path))
 
 
 def _by_name(path: Path, names: list[str]) -> dict[str, Array]:
@@ -99,14 +107,14 @@ def _by_name(path: Path, names: list[str]) -> dict[str, Array]:
     problems += [Problem(f"the network has no input '{n}'", str(path), nearest(n, names)) for n in loaded if n not in names]
     if problems:
         raise InputError(problems)
-    return {name: _float32(loaded[name], name) for name in names}
+    return {name: loaded[name] for name in names}
 
 
 def _load(path: Path) -> Array | dict[str, Array]:
     """The content of a .npy or .npz file."""
     if path.suffix.lower() not in ARRAYS:
-        raise InputError(f"inputs are {', '.join((*ARRAYS, *SUFFIXES))}, not '{path.suffix}'", str(path),
-                         nearest(path.suffix.lower(), (*ARRAYS, *SUFFIXES)))
+        raise InputError(f"inputs are {', '.join((*ARRAYS, *SUFFIXES))}, not '{path.suffix or path.name}'", str(path),
+                         nearest(path.suffix, (*ARRAYS, *SUFFIXES)))
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.lib.npyio.NpzFile):
@@ -114,8 +122,7 @@ def _load(path: Path) -> Array | dict[str, Array]:
                 return {key: archive[key] for key in archive.files}
         return np.asarray(loaded)
     except FileNotFoundError:
-        siblings = sorted(p.name for p in path.parent.glob(f"*{path.suffix}")) if path.parent.is_dir() else []
-        raise InputError("no such file", str(path), nearest(path.name, siblings)) from None
+        raise InputError("no such file", str(path), nearest_file(path, *ARRAYS, *SUFFIXES)) from None
     except MemoryError:
         raise InputError("it does not fit into memory", str(path)) from None
     except (OSError, ValueError, EOFError, SyntaxError, KeyError, zipfile.BadZipFile) as error:
@@ -123,19 +130,33 @@ def _load(path: Path) -> Array | dict[str, Array]:
         raise InputError(f"not a readable {path.suffix.lower()} file: {kept}", str(path)) from None
 
 
-def _joined(files: Sequence[Path], parts: list[Array]) -> Array:
-    if len(parts) == 1:
-        return parts[0]
-    odd = next((i for i, part in enumerate(parts) if part.ndim != 4 or part.shape[1:] != parts[0].shape[1:]), None)
-    if odd is not None:
-        raise InputError(f"its shape is {parts[odd].shape}, that of {files[0]} is {parts[0].shape}", str(files[odd]),
-                         "files of one call must hold images of one size")
-    return np.concatenate(parts)
+def _misfits(array: Array, path: Path, name: str, channels: int) -> Iterator[Problem]:
+    """Why a file is not this input. A model finds the same, but tells how to mend an array; here a file has to be."""
+    if array.dtype.kind != "f":
+        yield Problem(f"input '{name}' is {array.dtype}, but the network computes in float32", str(path),
+                      "write the file with float32 values, scaled as in training")
+    if array.ndim != 4:
+        yield Problem(f"input '{name}' has {array.ndim} axes instead of 4 ({AXES})", str(path),
+                      "write a single image as a batch of one" if array.ndim == 3 else "")
+    elif array.shape[1] != channels:
+        yield Problem(f"input '{name}' has {array.shape[1]} channels instead of {channels}", str(path),
+                      "write the channels before height and width" if array.shape[3] == channels else "")
+
+
+def _joined(parts: Sequence[tuple[Path, Array]]) -> Array:
+    (first_path, first), *others = parts
+    if not others:
+        return first
+    for path, array in others:
+        if array.shape[1:] != first.shape[1:]:
+            raise InputError(f"its images are {extents(array.shape[1:])}, those of {first_path} {extents(first.shape[1:])}",
+                             str(path), "files of one call must hold images of one size")
+    return np.concatenate([array for _, array in parts])
 
 
 def _float32(array: Array, name: str) -> Array:
-    """Other floating-point numbers are converted, and that is said; whole numbers are left for the model to refuse."""
-    if array.dtype == np.float32 or array.dtype.kind != "f":
+    """Other floating-point numbers are converted, and that is said."""
+    if array.dtype == np.float32:
         return array
     note(f"input '{name}' is {array.dtype}; converted to float32")
     with np.errstate(over="ignore"):

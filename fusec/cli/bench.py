@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fusec import pipeline
 from fusec.cli import options
-from fusec.cli.building import Built, build, device_in_words, finish
+from fusec.cli.building import Built, build, device_in_words, finish, why_unfused
 from fusec.cli.networks import check_fit, read_network, sizes_to_run
 from fusec.cli.options import Shape4
 from fusec.cli.output import extents, facts, in_seconds, line, note, print_json, table
@@ -76,7 +76,7 @@ def command(network: str, batch: int | None, shape: Shape4 | None, target: str, 
     inputs = random_inputs(graph, sizes)
     check_fit(graph, device, tuple(inputs.values()))
     with Progress() as progress:
-        ways = _build(graph, device, progress)
+        ways = _build(graph, device, progress, shape)
         progress.phase("checking results")
         results = {name: as_tuple(built.model(*inputs.values())) for name, built in ways.items()}
         check_equal(graph.outputs, results)
@@ -103,19 +103,21 @@ def command(network: str, batch: int | None, shape: Shape4 | None, target: str, 
     _show(ways, timed, sizes)
     line()
     line(f"fused is {ratio:.2f} times as fast as layer by layer")
+    if reason := why_unfused(ways[FUSED].plan, "auto"):
+        line(f"nothing is fused: {reason}")
 
 
-def _build(graph: LayerGraph, device: Device, progress: Progress) -> dict[str, Built]:
+def _build(graph: LayerGraph, device: Device, progress: Progress, shape: Shape4 | None) -> dict[str, Built]:
     """The network fused, layer by layer, and all fused where that is something else."""
     ways: dict[str, Built] = {}
     for name, fuse in WAYS:
         if name == ALL:
             progress.phase("planning (all)")
-            planned = pipeline.plan(graph, device, fuse)
+            planned = pipeline.plan(graph, device, fuse, shape)
             if tuple(c.chain.names for c in planned.chains) not in {b.chains for b in ways.values()}:
                 ways[name] = finish(planned, progress)
         else:
-            ways[name] = build(graph, device, fuse, progress)
+            ways[name] = build(graph, device, fuse, progress, shape)
     return ways
 
 

@@ -95,7 +95,7 @@ def command(network: str, given: tuple[Path, ...], batch: int | None, shape: Sha
     check_fit(graph, device, tuple(inputs.values()))
     with Progress() as progress:
         progress.phase("planning")
-        planned = pipeline.plan(graph, device, fuse)
+        planned = pipeline.plan(graph, device, fuse, shape)
         differences = _differences(planned, inputs, progress)
     needed = _tolerance_for(max(d.judged for d in differences))
     wrong = [d for d in differences if not d.within(tolerance)]

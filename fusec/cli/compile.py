@@ -10,8 +10,9 @@ import click
 
 from fusec import pipeline
 from fusec.cli import options
-from fusec.cli.building import Built, build, device_in_words, plan_in_words
+from fusec.cli.building import Built, build, device_in_words, plan_in_words, sizes_in_words, why_unfused
 from fusec.cli.networks import default_lock, read_network
+from fusec.cli.options import Shape4
 from fusec.cli.output import facts, in_seconds, line, plural, print_json
 from fusec.cli.progress import Progress
 from fusec.graph.locate import find_graph
@@ -26,6 +27,7 @@ BESIDE = ""  # --locked without a FILE
 @options.TARGET
 @options.DTYPE
 @options.FUSE
+@options.SHAPE
 @options.weights
 @options.ARCH
 @click.option("--locked", is_flag=False, flag_value=BESIDE, metavar="[FILE]",
@@ -33,8 +35,8 @@ BESIDE = ""  # --locked without a FILE
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
               help="The folder to write; build/NAME when left out. A compiled model that is there is replaced.")
 @options.JSON
-def command(network: str, target: str, dtype: str, fuse: str, weights: Path | None, random_weights: int | None,
-            arch: str | None, locked: str | None, output: Path | None, as_json: bool) -> None:
+def command(network: str, target: str, dtype: str, fuse: str, shape: Shape4 | None, weights: Path | None,
+            random_weights: int | None, arch: str | None, locked: str | None, output: Path | None, as_json: bool) -> None:
     """Plan, generate and build a network, and write it as a folder.
 
     NET is the path of a description or the name of a shipped network. The folder holds the generated source, the compiled
@@ -43,13 +45,14 @@ def command(network: str, target: str, dtype: str, fuse: str, weights: Path | No
     """
     options.only_one(weights=weights, random_weights=random_weights)
     options.only_one(fuse=None if fuse == "auto" else fuse, locked=locked)
+    options.only_one(shape=shape, locked=locked)
     began = time.perf_counter()
     with Progress() as progress:
         device = pipeline.choose_device(target, dtype, arch)
         progress.phase("reading")
         graph, seed = read_network(network, weights, random_weights)
         lock = default_lock(network, device.target) if locked == BESIDE else Path(locked) if locked else None
-        built = build(graph, device, fuse, progress, lock)
+        built = build(graph, device, fuse, progress, shape, lock)
         progress.phase("writing")
         place = output or Path("build") / find_graph(network).stem
         save(place, built.generated.program, built.generated.sources, built.model.binaries, built.generated.weights,
@@ -62,11 +65,12 @@ def command(network: str, target: str, dtype: str, fuse: str, weights: Path | No
 
 
 def _result(built: Built, fuse: str, lock: Path | None, seed: int | None, place: Path, seconds: float) -> dict[str, Any]:
-    program = built.generated.program
+    program, nominal = built.generated.program, built.plan.nominal
     chains = [{"name": launch.label, "layers": list(layers), "kernels": [v.entry for v in launch.variants],
                "tiles": [list(v.tile) for v in launch.variants]}
               for launch, layers in zip(program.launches, built.chains, strict=True)]
     return {"network": program.name, "target": program.target, "arch": program.arch, "dtype": program.dtype, "fuse": fuse,
+            "batches": list(nominal.batches), "height": nominal.height, "width": nominal.width,
             "locked": None if lock is None else str(lock), "random_weights": seed, "directory": str(place), "chains": chains,
             "kernels": sum(s.entry != POOL for s in built.generated.sources), "seconds": {**built.seconds, "total": seconds}}
 
@@ -74,9 +78,12 @@ def _result(built: Built, fuse: str, lock: Path | None, seed: int | None, place:
 def _show(built: Built, result: dict[str, Any]) -> None:
     layers = sum(map(len, built.chains))
     facts([("network", result["network"]), ("target", device_in_words(built.plan.device)), ("dtype", result["dtype"]),
+           ("planned for", sizes_in_words(built.plan.nominal)),
            ("fused", f"{plural(layers, 'layer')} in {plural(len(built.chains), 'chain')}, "
                      f"{plural(result['kernels'], 'kernel')}"),
            *([("locked", f"by {result['locked']}")] if result["locked"] else [])])
+    if reason := why_unfused(built.plan, result["fuse"]):
+        line(f"  nothing is fused: {reason}")
     for item in built.plan.chains:
         line(f"  {' '.join(node.label for node in item.chain.nodes)}")
     seconds = result["seconds"]

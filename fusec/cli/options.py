@@ -12,10 +12,9 @@ from typing import Any, TypeVar
 
 import click
 
-from fusec.graph.limits import MAX_EXTENT
+from fusec.graph.limits import MAX_BATCH, MAX_EXTENT
 from fusec.pipeline import DTYPES
 
-MAX_BATCH = (1 << 31) - 1
 TARGETS = ("auto", "cpu", "cuda")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -36,17 +35,18 @@ def parse_shape(ctx: click.Context, param: click.Parameter, value: str | None) -
     """`NxCxHxW` as four integers."""
     if value is None:
         return None
-    match = re.fullmatch(r"(\d{1,10})x(\d{1,7})x(\d{1,7})x(\d{1,7})", value.strip(), re.ASCII | re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,99})x(\d{1,99})x(\d{1,99})x(\d{1,99})", value.strip(), re.ASCII | re.IGNORECASE)
     if match is None:
         raise click.BadParameter(f"{value!r} is not of the form NxCxHxW, such as 1x3x480x640")
     n, c, h, w = map(int, match.groups())
     if not (1 <= n <= MAX_BATCH and all(1 <= extent <= MAX_EXTENT for extent in (c, h, w))):
-        raise click.BadParameter(f"{value!r}: the batch can be 1 to {MAX_BATCH}, the others 1 to {MAX_EXTENT}")
+        raise click.BadParameter(f"{value!r}: the batch can be 1 to {MAX_BATCH:,}, the others 1 to {MAX_EXTENT:,}")
     return n, c, h, w
 
 
 SHAPE = click.option("--shape", metavar="NxCxHxW", callback=parse_shape,
-                     help="Batch, channels, height and width of the (first) input.")
+                     help="Batch, channels, height and width of the (first) input, to plan for; kernels "
+                          "run at any other size too.")
 
 
 def parse_tile(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -62,7 +62,8 @@ def parse_tile(ctx: click.Context, param: click.Parameter, value: str | None) ->
 TILE = click.option("--tile", metavar="HxW", callback=parse_tile,
                     help="With --explore: the output tile, which decides extra work and left edges.  [default: 1x1]")
 LAYERS = click.option("--layers", metavar="FIRST..LAST", help="With --explore: this range of layers alone.")
-BATCH = click.option("--batch", type=click.IntRange(1, MAX_BATCH), help="Images of one call; the image size is the usual one.")
+BATCH = click.option("--batch", type=click.IntRange(1, MAX_BATCH),
+                     help="Images of one call; image size and plan are the usual ones.")
 
 
 def weights(command: Command) -> Command:

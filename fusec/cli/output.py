@@ -65,7 +65,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         drawn.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*(shown(cell) for cell in row))
-    console.print(drawn)
+    with console.capture() as captured:  # rich would end the process itself when nobody reads on
+        console.print(drawn)
+    click.echo(captured.get(), nl=False)
 
 
 def in_bytes(count: float) -> str:

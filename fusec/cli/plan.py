@@ -6,7 +6,7 @@ import click
 
 from fusec import pipeline
 from fusec.cli import exploring, options
-from fusec.cli.building import device_in_words, report_of
+from fusec.cli.building import device_in_words, report_of, why_unfused
 from fusec.cli.options import Shape4
 from fusec.cli.output import extents, facts, in_bytes, in_seconds, in_words, line, note, plural, print_json, table
 from fusec.cli.progress import Progress
@@ -49,10 +49,10 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
     with Progress() as progress:
         progress.phase("planning")
         planned = pipeline.plan(pipeline.read(network, missing="blank"), chosen, fuse, shape)
+        report = report_of(planned)
         if explore:
             progress.phase("exploring")
             found = exploring.explored(planned, layers, tile or (1, 1))
-        report = report_of(planned)
     asked = {"target": chosen.target, "arch": chosen.arch, "fuse": fuse}
     if explore and as_json:
         print_json({**found.to_json(), "device": chosen.name, **asked})
@@ -61,7 +61,7 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
     elif as_json:
         print_json({**report.to_json(), **asked})
     else:
-        _show(report, chosen)
+        _show(report, chosen, why_unfused(planned, fuse))
 
 
 def _device(name: str | None, target: str | None) -> Device:
@@ -73,7 +73,7 @@ def _device(name: str | None, target: str | None) -> Device:
     return pipeline.choose_device(target or "auto")
 
 
-def _show(report: Report, device: Device) -> None:
+def _show(report: Report, device: Device, unfused: str | None) -> None:
     totals = report.totals
     size = "" if report.height is None else f", open sizes {report.height}x{report.width}"
     saved = 1 - totals.bytes_fused / totals.bytes_unfused if totals.bytes_unfused else 0.0
@@ -84,6 +84,8 @@ def _show(report: Report, device: Device) -> None:
            ("work", f"{in_words(totals.multiply_adds)} multiply-adds, {totals.extra_ratio:.1%} of them extra"),
            ("moved", f"{in_bytes(totals.bytes_fused)}; layer by layer at least {in_bytes(totals.bytes_unfused)} ({moved})"),
            ("expected", in_seconds(totals.seconds))])
+    if unfused:
+        line(f"nothing is fused: {unfused}")
     line()
     table(("chain", ">layers", ">tile", "overlap", ">tiles", ">multiply-adds", ">extra", ">scratch", ">fused", ">unfused",
            ">time"),

@@ -19,7 +19,8 @@ from fusec.cli.building import build
 from fusec.cli.networks import check_fit, read_network
 from fusec.cli.output import extents, facts, in_seconds, line, print_json
 from fusec.cli.progress import Progress
-from fusec.graph.locate import shipped_graphs
+from fusec.errors import InputError, nearest
+from fusec.graph.locate import find_graph, shipped_graphs
 from fusec.runtime.artefact import MANIFEST, load, read_manifest
 from fusec.runtime.model import Model
 
@@ -51,6 +52,7 @@ def command(network: str, inputs: tuple[Path, ...], output: Path | None, target:
     """
     options.only_one(weights=weights, random_weights=random_weights)
     given = _Options(target, fuse, weights, random_weights)
+    _check_there(network)
     if output is not None:
         check_result_file(output)
     with Progress() as progress:
@@ -82,6 +84,22 @@ class _Options:
 
 
 Ready = tuple[Model, Mapping[str, Array], int | None]  # the inputs by name; the seed where the weights are random
+
+
+def _check_there(network: str) -> None:
+    """InputError where there is neither a folder nor a network; a compiled folder of a like name is the hint."""
+    try:
+        find_graph(network)
+    except InputError as error:
+        folder = Path(network)
+        try:
+            if folder.is_dir():
+                return
+            built = sorted(p.name for p in folder.parent.iterdir() if (p / MANIFEST).is_file())
+        except (OSError, ValueError):
+            built = []
+        hint = nearest(folder.name, built)
+        raise InputError("no such folder or network", network, hint) if hint else error from None
 
 
 def _is_compiled(network: str, given: _Options) -> bool:

@@ -37,6 +37,6 @@ def library(path: str) -> str:
     return (template_folder() / path).read_text(encoding="utf-8").strip()
 
 
-def pool_source() -> Source:
+def threads_source() -> Source:
     """The thread pool every CPU model runs on."""
-    return Source(POOL, library("cpu/pool.cpp") + "\n", "cpp")
+    return Source(POOL, library("cpu/threads.cpp") + "\n", "cpp")

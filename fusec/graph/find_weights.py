@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fusec.errors import InputError, nearest
+from fusec.errors import InputError, nearest_file
 from fusec.graph.graph import LayerGraph
-from fusec.graph.weights import blank_weights, check_params, has_weights, load_weights, weight_shapes
+from fusec.graph.weights import SUFFIX, blank_weights, check_params, has_weights, load_weights, weight_shapes
 from fusec.graph.weights import random_weights as seeded
 from fusec.graph.yaml_tree import show
 
@@ -76,7 +76,6 @@ def with_weights(described: Description, *, weights: Path | None = None, random_
 
 def _there(path: Path, where: str) -> Path:
     if not path.exists():
-        siblings = sorted(p.name for p in path.parent.glob("*.safetensors"))
         raise InputError(f"the weights file {show(path.name)} does not exist", where,
-                         nearest(path.name, siblings) or "or give a weights file, or a random seed")
+                         nearest_file(path, SUFFIX) or "or give a weights file, or a random seed")
     return path

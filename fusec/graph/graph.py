@@ -6,7 +6,7 @@ place; a pass returns a new one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fusec.errors import InputError, Problem, nearest
 from fusec.graph import layers as L
-from fusec.graph.shapes import Shape, infer, size_rule
+from fusec.graph.shapes import Shape, infer, misfit, size_rule
 
 Array = NDArray[np.floating]
 Params = Mapping[str, Array]
@@ -141,6 +141,31 @@ def _arity(layer: L.Layer) -> tuple[int, int]:
     return 1, 1
 
 
+def wrong_count(layer: L.Layer, count: int) -> str | None:
+    """What is wrong with a layer that reads `count` tensors; None when it takes so many."""
+    low, high = _arity(layer)
+    if low <= count <= high:
+        return None
+    takes = f"{low} to {high} inputs" if low < high else f"{high} input{'s' * (high != 1)}"
+    return f"{layer.kind} takes {takes}, not {count}"
+
+
+def cycles(wires: nx.DiGraph[str]) -> list[tuple[str, ...]]:
+    """One cycle of each group of nodes that depend on each other, in the order the nodes were added."""
+    order = {name: i for i, name in enumerate(wires)}
+    found = []
+    for group in nx.strongly_connected_components(wires):
+        inner = [(a, b) for a, b in wires.out_edges(sorted(group, key=order.__getitem__)) if b in group]
+        if inner:
+            found.append(tuple(edge[0] for edge in nx.find_cycle(nx.DiGraph(inner))))
+    return sorted(found, key=lambda cycle: order[cycle[0]])
+
+
+def cycle_in_words(cycle: Sequence[str]) -> str:
+    """What is said of a cycle."""
+    return f"the layers form a cycle: {' -> '.join([*cycle, cycle[0]])}"
+
+
 def _digraph(nodes: tuple[Node, ...]) -> nx.DiGraph[str]:
     names = [n.name for n in nodes]
     problems = [Problem(f"duplicate name '{k}'", k) for k in sorted({k for k in names if names.count(k) > 1})] \
@@ -149,10 +174,8 @@ def _digraph(nodes: tuple[Node, ...]) -> nx.DiGraph[str]:
     digraph: nx.DiGraph[str] = nx.DiGraph()
     digraph.add_nodes_from(names)
     for node in nodes:
-        low, high = _arity(node.layer)
-        if not low <= len(node.inputs) <= high:
-            problems.append(Problem(f"{node.layer.kind} takes {low if low == high else f'{low} to {high}'} inputs, "
-                                    f"not {len(node.inputs)}", node.name))
+        if wrong := wrong_count(node.layer, len(node.inputs)):
+            problems.append(Problem(wrong, node.name))
         for source in node.inputs:
             if source in known:
                 digraph.add_edge(source, node.name)
@@ -160,9 +183,7 @@ def _digraph(nodes: tuple[Node, ...]) -> nx.DiGraph[str]:
                 problems.append(Problem(f"unknown input '{source}'", node.name, nearest(source, names)))
     if not problems and not any(isinstance(n.layer, L.Input) for n in nodes):
         problems.append(Problem("the network has no input"))
-    if not problems and not nx.is_directed_acyclic_graph(digraph):
-        cycle = [edge[0] for edge in nx.find_cycle(digraph)]
-        problems.append(Problem(f"the layers form a cycle: {' -> '.join([*cycle, cycle[0]])}", cycle[0]))
+    problems += [Problem(cycle_in_words(cycle), cycle[0]) for cycle in cycles(digraph)]
     if problems:
         raise InputError(problems)
     return digraph
@@ -174,8 +195,11 @@ def _infer_all(nodes: tuple[Node, ...]) -> dict[str, Shape]:
     for node in nodes:
         if any(i not in shapes for i in node.inputs):
             continue  # a problem upstream is reported once
+        given = [shapes[i] for i in node.inputs]
+        if wrong := misfit(node.layer, given):
+            problems.append(Problem(wrong, node.name))  # what follows is looked at all the same
         try:
-            shapes[node.name] = infer(node.layer, [shapes[i] for i in node.inputs])
+            shapes[node.name] = infer(node.layer, given)
         except InputError as error:
             problems += [Problem(p.what, node.name, p.hint) for p in error.problems]
     if problems:

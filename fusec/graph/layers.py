@@ -25,6 +25,14 @@ class Axis(Enum):
     X = 1
 
 
+class Form(Enum):
+    """What a layer's output is to a user: an image (N, C, H, W), a vector (N, C), or whatever all of its inputs are."""
+
+    IMAGE = "image"
+    VECTOR = "vector"
+    SAME = "same"
+
+
 @dataclass(frozen=True)
 class Padding:
     """Positions added around the image, in pixels."""
@@ -68,6 +76,7 @@ class Layer:
     """Base of all layers; `kind` is the word used in descriptions and generated code."""
 
     kind: ClassVar[str] = "layer"
+    form: ClassVar[Form] = Form.IMAGE
 
     def __post_init__(self) -> None:
         _refuse(self.kind, self.problems())
@@ -132,9 +141,7 @@ class Conv2d(Windowed):
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        yield from whole("out_channels", self.out_channels, 1, MAX_EXTENT)
-        yield from whole("groups", self.groups, 1, MAX_EXTENT)
-        yield from flag("bias", self.bias)
+        yield from _filters(self)
 
 
 @dataclass(frozen=True)
@@ -150,12 +157,18 @@ class ConvTranspose2d(Windowed):
     def problems(self) -> Iterator[str]:
         found = [*super().problems(), *pair("output_padding", self.output_padding, 0, MAX_WINDOW - 1)]
         yield from found
-        yield from whole("out_channels", self.out_channels, 1, MAX_EXTENT)
-        yield from whole("groups", self.groups, 1, MAX_EXTENT)
-        yield from flag("bias", self.bias)
+        yield from _filters(self)
         steps = zip(self.output_padding, self.stride, self.dilation, strict=True) if not found else ()
         if any(spare >= max(stride, dilation) for spare, stride, dilation in steps):
             yield f"output_padding must be below the stride or the dilation, not {self.output_padding}"
+
+
+def _filters(layer: Conv2d | ConvTranspose2d) -> Iterator[str]:
+    found = [*whole("out_channels", layer.out_channels, 1, MAX_EXTENT), *whole("groups", layer.groups, 1, MAX_EXTENT)]
+    yield from found
+    if not found and layer.out_channels % layer.groups:
+        yield f"groups must divide the {layer.out_channels} output channels, but is {layer.groups}"
+    yield from flag("bias", layer.bias)
 
 
 @dataclass(frozen=True)
@@ -201,6 +214,8 @@ class GlobalAvgPool2d(Layer):
 @dataclass(frozen=True)
 class Activation(Layer):
     """Base of the pointwise layers with one input: each may become another layer's epilogue."""
+
+    form: ClassVar[Form] = Form.SAME
 
 
 @dataclass(frozen=True)
@@ -267,6 +282,7 @@ class BatchNorm(Layer):
 
     eps: float = 1e-5
     kind: ClassVar[str] = "batch_norm"
+    form: ClassVar[Form] = Form.SAME
 
     def problems(self) -> Iterator[str]:
         yield from number("eps", self.eps, 0)
@@ -297,6 +313,7 @@ class Add(Layer):
     """Elementwise sum of two or more tensors of one shape."""
 
     kind: ClassVar[str] = "add"
+    form: ClassVar[Form] = Form.SAME
 
 
 @dataclass(frozen=True)
@@ -304,6 +321,7 @@ class Mul(Layer):
     """Elementwise product of two or more tensors of one shape."""
 
     kind: ClassVar[str] = "mul"
+    form: ClassVar[Form] = Form.SAME
 
 
 @dataclass(frozen=True)
@@ -311,6 +329,7 @@ class Concat(Layer):
     """Joins tensors along the channels."""
 
     kind: ClassVar[str] = "concat"
+    form: ClassVar[Form] = Form.SAME
 
 
 @dataclass(frozen=True)
@@ -318,6 +337,7 @@ class Flatten(Layer):
     """(channels, height, width) to (channels * height * width, 1, 1), row-major."""
 
     kind: ClassVar[str] = "flatten"
+    form: ClassVar[Form] = Form.VECTOR
 
 
 @dataclass(frozen=True)
@@ -327,6 +347,7 @@ class Linear(Layer):
     out_features: int
     bias: bool = True
     kind: ClassVar[str] = "linear"
+    form: ClassVar[Form] = Form.VECTOR
 
     def problems(self) -> Iterator[str]:
         yield from whole("out_features", self.out_features, 1, MAX_EXTENT)
@@ -338,6 +359,7 @@ class Softmax(Layer):
     """exp(x) / sum(exp(x)) over the channels of each position."""
 
     kind: ClassVar[str] = "softmax"
+    form: ClassVar[Form] = Form.SAME
 
 
 @dataclass(frozen=True)
@@ -377,6 +399,7 @@ class Identity(Layer):
     """Passes its input on (dropout at inference too); removed by `simplify`."""
 
     kind: ClassVar[str] = "identity"
+    form: ClassVar[Form] = Form.SAME
 
 
 LAYER_KINDS: dict[str, type[Layer]] = {

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 
 MAX_EXTENT = 1 << 20  # largest channel count or image side accepted, so that products stay far inside 64 bits
+MAX_BATCH = (1 << 31) - 1  # images of one call
 MAX_WINDOW = 1024  # of a stride, a dilation, neighbouring channels; in descriptions of a kernel's side too
 MAX_FACTOR = 64  # of an enlargement
 MAX_NUMBER = 1e30  # finite in float32 too

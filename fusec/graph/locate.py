@@ -48,7 +48,7 @@ def find_graph(path_or_name: str | os.PathLike[str]) -> Path:
         if stem in names:
             return graphs_folder() / f"{stem}.yaml"
         if path.is_dir():
-            raise InputError("this is a directory, not a network description", given, "name a .yaml file")
+            raise InputError("this is a directory, not a network description", str(path), "name a .yaml file")
         folder = path.parent if path.parent != Path() else Path.cwd()
         files = sorted(p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml")) if folder.is_dir() else []
     except (OSError, ValueError) as error:  # names too long for the file system, zero bytes

@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import networkx as nx
 from pydantic import ValidationError
 
 from fusec.errors import InputError, nearest
 from fusec.graph import layers as L
 from fusec.graph.find_weights import Description, with_weights
-from fusec.graph.graph import LayerGraph, Node
+from fusec.graph.graph import LayerGraph, Node, cycle_in_words, cycles, wrong_count
 from fusec.graph.weights import check_size
 from fusec.graph.yaml_report import Findings
 from fusec.graph.yaml_schema import LAYER_SPECS, DescriptionSpec, InputSpec, LayerSpec
@@ -91,6 +92,7 @@ class _Reader:
         self.check_names(entries)
         outputs = self.check_outputs(entries, inputs)
         self.check_unread(entries, outputs)
+        entries = self.check_wiring(entries)
         weights = self.weights_path()
         graph = self.build(entries, document, outputs)
         if self.found.problems or graph is None:
@@ -218,10 +220,26 @@ class _Reader:
                 self.found.add(entry.mark, f"nothing reads {show(entry.name)} and it is no output",
                                "leave it out, or list it in 'outputs:'")
 
+    def check_wiring(self, entries: list[_Entry]) -> list[_Entry]:
+        """Numbers of inputs and cycles, known without any shape; returns the entries that are on no cycle."""
+        wires: nx.DiGraph[str] = nx.DiGraph()
+        marks = _first_marks(entries)
+        wires.add_nodes_from(marks)
+        for entry in entries:
+            if entry.layer is not None and (wrong := wrong_count(entry.layer, len(entry.inputs))):
+                self.found.add(entry.mark, wrong)
+            if entry.name is not None and entry.mark is marks[entry.name]:
+                wires.add_edges_from((source, entry.name) for source, _ in entry.inputs if source in marks)
+        around: set[str | None] = set()
+        for cycle in cycles(wires):
+            self.found.add(marks[cycle[0]], cycle_in_words(cycle))
+            around.update(cycle)
+        return [e for e in entries if e.name not in around]
+
     def build(self, entries: list[_Entry], document: DescriptionSpec | None,
               outputs: tuple[str, ...] | None) -> LayerGraph | None:
         """The graph of the sound layers; what it refuses is reported, dropped, and the rest tried again."""
-        marks = {e.name: e.mark for e in reversed(entries) if e.name is not None}
+        marks = _first_marks(entries)
         sound = [e for e in entries if e.layer is not None]
         whole = not self.found.problems and document is not None
         for _ in range(_ROUNDS):
@@ -239,6 +257,15 @@ class _Reader:
                 bad = {p.where for p in error.problems}
                 sound = [e for e in sound if e.name not in bad]
         return None
+
+
+def _first_marks(entries: list[_Entry]) -> dict[str, Mark]:
+    """Where each name stands first, in the order of the file."""
+    marks: dict[str, Mark] = {}
+    for entry in entries:
+        if entry.name is not None:
+            marks.setdefault(entry.name, entry.mark)
+    return marks
 
 
 def _name(tree: Located) -> str | None:

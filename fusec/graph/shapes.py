@@ -1,7 +1,7 @@
 """Shape inference: what each layer makes of its inputs' shapes, and which weights it wants.
 
-In: a layer and the shapes of its inputs. Out: the output's `Shape`, the `SizeRule` of each axis (so that sizes chosen at run
-time can be followed through a network as plain integers), and the shapes of the layer's weights.
+In: a layer and the shapes of its inputs. Out: what does not fit, the output's `Shape`, the `SizeRule` of each axis (so that
+sizes chosen at run time can be followed through a network as plain integers), and the shapes of the layer's weights.
 """
 
 from __future__ import annotations
@@ -81,8 +81,15 @@ def size_rule(layer: L.Layer, axis: L.Axis) -> SizeRule:
     return SAME
 
 
+def misfit(layer: L.Layer, inputs: Sequence[Shape]) -> str | None:
+    """What is wrong with the inputs though the output's shape is certain: groups that do not divide their channels."""
+    if isinstance(layer, L.Conv2d | L.ConvTranspose2d) and inputs[0].channels % layer.groups:
+        return f"groups={layer.groups} must divide the {inputs[0].channels} input channels"
+    return None
+
+
 def infer(layer: L.Layer, inputs: Sequence[Shape]) -> Shape:
-    """The output shape of `layer`; raises InputError with the reason when the inputs do not fit."""
+    """The output shape of `layer`; raises InputError with the reason when the inputs leave none."""
     if isinstance(layer, L.Input):
         return Shape(layer.channels, layer.height, layer.width)
     first = inputs[0]
@@ -115,9 +122,6 @@ def _extent(layer: L.Layer, axis: L.Axis, extent: int | None) -> int | None:
 def _channels(layer: L.Layer, inputs: Sequence[Shape]) -> int:
     first = inputs[0].channels
     if isinstance(layer, L.Conv2d | L.ConvTranspose2d):
-        if first % layer.groups or layer.out_channels % layer.groups:
-            raise InputError(f"groups={layer.groups} must divide the {first} input "
-                             f"and the {layer.out_channels} output channels")
         return layer.out_channels
     if isinstance(layer, L.Linear):
         return layer.out_features

@@ -19,11 +19,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from fusec.errors import InputError, Problem, nearest
+from fusec.errors import InputError, Problem, nearest, nearest_file
 from fusec.graph import layers as L
 from fusec.graph.graph import Array, LayerGraph, Node, Params
 from fusec.graph.shapes import Shape, fan_in, param_shapes
 
+SUFFIX = ".safetensors"
 MAX_ELEMENTS = 1 << 31  # 8 GiB of float32
 MAX_LISTED = 100  # problems of one sort that are listed; the rest are counted
 _HINTED = 20  # problems that get a nearest name: looking it up is slow in large files
@@ -101,8 +102,8 @@ def load_weights(path: Path, graph: LayerGraph) -> LayerGraph:
                     arrays[key], found = _float32(key, raw)
                 problems += [Problem(what, str(path), hint) for what, hint in found]
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"not a readable safetensors file: {error}", str(path),
-                         "it may be truncated or of another format") from None
+        hint = "it may be truncated" if path.suffix == SUFFIX else "PyTorch writes one with safetensors.torch.save_file"
+        raise InputError(f"not a readable safetensors file: {error}", str(path), hint) from None
     if problems:
         raise InputError(problems)
     return attach(graph, arrays)
@@ -218,8 +219,7 @@ def _check_file(path: Path) -> None:
     if path.is_dir():
         raise InputError("this is a directory, not a weights file", str(path))
     if not path.exists():
-        siblings = sorted(p.name for p in path.parent.glob("*.safetensors")) if path.parent.is_dir() else []
-        raise InputError("no such weights file", str(path), nearest(path.name, siblings))
+        raise InputError("no such weights file", str(path), nearest_file(path, SUFFIX))
     if not path.is_file():
         raise InputError("this is not a regular file", str(path))
     if path.stat().st_size > 8 * MAX_ELEMENTS:

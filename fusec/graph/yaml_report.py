@@ -19,6 +19,12 @@ from fusec.graph.yaml_values import Edges, Spec
 
 _HINTED = 50  # problems that get a nearest name: looking it up is slow in large files
 
+_WORDS = {  # for pydantic's, which speak of Python
+    "model_type": "Input should be a mapping", "list_type": "Input should be a list", "string_type": "Input should be text",
+    "int_type": "Input should be a whole number", "float_type": "Input should be a number",
+    "bool_type": "Input should be true or false",
+}
+
 Model = TypeVar("Model", bound=Spec)
 
 
@@ -75,7 +81,8 @@ class Findings:
         if found["type"] == "missing":
             self.add(node.mark, f"{subject} needs '{last}'", _values(fields, last))
             return
-        message, field = str(found["msg"]), next((s for s in reversed(found["loc"]) if s in fields.model_fields), "")
+        message = _WORDS.get(found["type"], str(found["msg"]))
+        field = next((s for s in reversed(found["loc"]) if s in fields.model_fields), "")
         what = f"{key or subject}: {message}"
         if message.startswith("Input "):
             what = f"{key or subject} {message[6:]}, not {show(node.plain())}"

@@ -7,9 +7,9 @@ pydantic's errors, which `yaml_report` places in the file. Titles and descriptio
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from fusec.graph import layers as L
@@ -80,6 +80,16 @@ class WindowSpec(LayerSpec):
     kernel: WindowPair = Field(description="the window")
 
 
+def _dividing(groups: int, info: ValidationInfo) -> int:
+    made = info.data.get("out_channels", 0)
+    if made % groups:
+        raise PydanticCustomError("groups", "Input should divide the {made} output channels", {"made": made})
+    return groups
+
+
+Groups = Annotated[Size, AfterValidator(_dividing)]  # of a layer that has its output channels before them
+
+
 class Conv2dSpec(WindowSpec):
     """Convolution (cross-correlation). Depthwise: `groups` equal to the input's channels."""
 
@@ -87,7 +97,7 @@ class Conv2dSpec(WindowSpec):
     stride: WindowPair = Field((1, 1), description="step of the window")
     dilation: WindowPair = Field((1, 1), description="step between the window's points")
     padding: Padding = Field(Edges(), description="zeros around the image")
-    groups: Size = Field(1, description="groups of channels; must divide input and output channels")
+    groups: Groups = Field(1, description="groups of channels; must divide input and output channels")
     bias: Flag = Field(True, description="add a learned constant to each channel")
 
     def layer(self) -> L.Layer:
@@ -103,7 +113,7 @@ class ConvTranspose2dSpec(WindowSpec):
     dilation: WindowPair = Field((1, 1), description="step between the window's points")
     padding: PlainPadding = Field(Edges(), description="positions taken off the output")
     output_padding: SparePair = Field((0, 0), description="positions added at the bottom and right; below stride or dilation")
-    groups: Size = Field(1, description="groups of channels; must divide input and output channels")
+    groups: Groups = Field(1, description="groups of channels; must divide input and output channels")
     bias: Flag = Field(True, description="add a learned constant to each channel")
 
     @field_validator("output_padding")

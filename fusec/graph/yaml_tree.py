@@ -26,12 +26,16 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.reader import ReaderError
 
-from fusec.errors import InputError, Problem, nearest
+from fusec.errors import InputError, Problem, nearest_file
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 8
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SYNTAX = {  # hints for what the parser says of common slips
+    r"'\t'": "indent with spaces, not tabs",
+    "mapping values are not allowed": "check the indentation; text with ': ' in it needs quotes",
+}
 _WORDS: dict[str, object] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -78,7 +82,7 @@ class Located:
 
 def show(value: object) -> str:
     """A user's word for a message: quoted, control characters escaped, cut to a readable length."""
-    text = repr(value)
+    text = next((word for word, meant in (("null", None), ("true", True), ("false", False)) if value is meant), repr(value))
     return text if len(text) <= 60 else f"{text[:40]}... ({len(text)} characters)"
 
 
@@ -120,8 +124,7 @@ def _bytes(path: Path) -> bytes:
         if path.is_dir():
             raise InputError("this is a directory, not a network description", str(path), "name a .yaml file")
         if not path.exists():
-            siblings = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-            raise InputError("no such file", str(path), nearest(path.name, siblings))
+            raise InputError("no such file", str(path), nearest_file(path, ".yaml", ".yml"))
         if not path.is_file():
             raise InputError("this is not a regular file", str(path))
         with path.open("rb") as file:
@@ -226,7 +229,9 @@ class _Builder:
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = _place(self.path, Mark(mark.line + 1, mark.column + 1)) if mark else str(self.path)
-            raise InputError(f"not valid YAML: {error.problem or error.context}", place, error.context or "") from None
+            what = error.problem or error.context or ""
+            hint = next((hint for part, hint in _SYNTAX.items() if part in what), error.context or "")
+            raise InputError(f"not valid YAML: {what}", place, hint) from None
         except ReaderError as error:
             place = _place(self.path, _mark(text[:error.position]))
             raise InputError("not valid YAML: a control character", place, "remove it") from None

@@ -50,9 +50,10 @@ def _edges(value: Any) -> Any:
     """Every accepted form of padding as the mapping of its four edges."""
     if isinstance(value, dict):
         return value
-    if isinstance(value, str):
-        raise PydanticCustomError("padding", "Input should be a number, [height, width] or the four edges")
-    height, width = _pair(value)
+    try:
+        height, width = _pair(value)
+    except PydanticCustomError:
+        raise PydanticCustomError("padding", "Input should be a whole number, [height, width] or the four edges") from None
     return {"top": height, "bottom": height, "left": width, "right": width}
 
 

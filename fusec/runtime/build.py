@@ -55,11 +55,7 @@ def build(target: str, arch: str, sources: Sequence[Source], store: Store, compi
         See `cpu.build` and `cuda.nvrtc.compile_cubin`.
     """
     _check_sources(target, sources)
-    if target == "cuda":
-        tool, make = nvrtc.identity(), functools.partial(_cubin, arch=arch)
-    else:
-        chosen = compiler or cpu.find_compiler()
-        tool, make = chosen.identity, functools.partial(cpu.build, compiler=chosen)
+    tool, make = _tool(target, arch, compiler)
     distinct = {s.entry: s for s in sources}
     said: dict[str, str] = {}
 
@@ -82,6 +78,14 @@ def build(target: str, arch: str, sources: Sequence[Source], store: Store, compi
             if progress:
                 progress(len(paths), len(distinct))
     return {entry: paths[entry] for entry in distinct}
+
+
+def _tool(target: str, arch: str, compiler: cpu.Compiler | None) -> tuple[str, Callable[[Source], tuple[bytes, str]]]:
+    """Text that changes when the tool does, and what makes a source's binary and log with it."""
+    if target == "cuda":
+        return nvrtc.identity(), functools.partial(_cubin, arch=arch)
+    chosen = compiler or cpu.find_compiler()
+    return chosen.identity, functools.partial(cpu.build, compiler=chosen)
 
 
 def _cubin(source: Source, arch: str) -> tuple[bytes, str]:

@@ -132,7 +132,8 @@ def build(source: Source, compiler: Compiler) -> tuple[bytes, str]:
                                 text=True, errors="replace", check=False, stdin=subprocess.DEVNULL, cwd=folder)
         if result.returncode == 0:
             return library.read_bytes(), _complaints(result, folder)
-        rejected = re.search(rf"{re.escape(source.filename)}:\d+(:\d+)?: (fatal )?error", result.stderr) is not None
+        # a fatal error is no fault of the source: a header that is missing, no room for what the compiler writes
+        rejected = re.search(rf"{re.escape(source.filename)}:\d+(:\d+)?: error", result.stderr) is not None
         keep = rejected
         raise _failure(source, compiler, path, result, rejected)
     except OSError as error:
@@ -151,7 +152,7 @@ def _failure(source: Source, compiler: Compiler, path: Path, result: subprocess.
     if rejected:
         return InternalError(f"{compiler} rejects generated source, which is kept as {path}:\n  {shown}")
     return MissingError(f"{compiler} failed on {source.filename}, not through the source itself:\n  {shown}\n"
-                        f"repair the compiler or choose another with CXX")
+                        "make room if that is missing; else repair the compiler, or choose another with CXX")
 
 
 def _complaints(result: subprocess.CompletedProcess[str], folder: Path) -> str:

@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import InputError, Problem, nearest
 from .engine import Engine, Runner
@@ -94,6 +94,12 @@ class Model:
         read, made = (", ".join(f"{port.name} {describe_shape(program, port)}" for port in ports)
                       for ports in (program.inputs, program.outputs))
         return f"<fusec model {program.name!r} for {program.target}, {program.dtype}: {read} -> {made}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """What `pickle` and `copy` ask for: machine code and a device's memory cannot be passed on."""
+        raise InputError(f"the model '{self.program.name}' cannot be pickled or copied",
+                         hint="write it to a folder with `fusec compile NETWORK -o DIRECTORY`, and open that with "
+                              "fusec.load(DIRECTORY) wherever it is needed; threads may share one model")
 
     def _runner(self, batch: int, images: tuple[tuple[int, int], ...]) -> Runner:
         """What runs these sizes, made when they are new. No `lru_cache` of a method: its cycle would hold the GPU's memory."""

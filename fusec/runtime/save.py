@@ -7,12 +7,13 @@ moved there when it is whole, so that a failure leaves what was there before. No
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,16 +79,36 @@ def save(directory: str | os.PathLike[str], program: Program, sources: Sequence[
     target = Path(directory).resolve()
     draft = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:
-        _may_replace(target)
         target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone_in(target.parent):
+            _may_replace(target)
         draft.mkdir()
         _write(draft, program, sources, binaries, weights, {"plan": plan.splitlines(), "random_weights": random_weights})
-        _move(draft, target)
+        with _alone_in(target.parent):
+            _may_replace(target)  # it may be another process's by now
+            _move(draft, target)
     except OSError as error:
-        raise MissingError(f"cannot write the model to {target}: {error.strerror or error}") from None
+        place = f"{error.filename}: " if isinstance(error.filename, str) and Path(error.filename) in target.parents else ""
+        raise MissingError(f"cannot write the model to {target}: {place}{error.strerror or error}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return target
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Held while a model is looked at or moved: between its two renames there is none, which another process must not see."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # one that may be written but not read: as without locks
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _may_replace(target: Path) -> None:

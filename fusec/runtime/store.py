@@ -119,5 +119,10 @@ def whole(path: Path) -> bool:
 def _keep(path: Path, data: bytes) -> Path:
     """Write the binary, then its digest: a process stopped between the two leaves a pair that does not match."""
     write_atomically(path, data)
-    write_atomically(path.with_name(path.name + SUM), hashlib.sha256(data).hexdigest().encode())
+    try:
+        write_atomically(path.with_name(path.name + SUM), hashlib.sha256(data).hexdigest().encode())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()  # on a full disk nothing useless stays
+        raise
     return path

@@ -82,9 +82,16 @@ _ARCH_DEVICE = {"sm_75": "t4", "sm_80": "a100", "sm_86": "rtx3090", "sm_87": "or
 def device_for_arch(arch: str) -> Device:
     """The device planned for when only an architecture ("sm_90") is known."""
     if arch not in _ARCH_DEVICE:
-        raise InputError(f"unknown architecture '{arch}'",
-                         hint=nearest(arch, list(_ARCH_DEVICE)) or f"one of {', '.join(_ARCH_DEVICE)}")
+        raise InputError(f"unknown architecture '{arch}'", hint=_meant(arch) or f"one of {', '.join(_ARCH_DEVICE)}")
     return DEVICES[_ARCH_DEVICE[arch]]
+
+
+def _meant(arch: str) -> str:
+    """A hint for another spelling of a known architecture, or a GPU's name. Numbers merely alike are other machines."""
+    digits = "".join(c for c in arch if c.isdigit())
+    by_name = DEVICES.get(arch.lower())
+    found = by_name.arch if by_name else f"sm_{digits}"
+    return f"did you mean '{found}'?" if found in _ARCH_DEVICE else ""
 
 
 def device_for_gpu(name: str, arch: str, cores: int) -> Device:
@@ -104,7 +111,7 @@ def find_device(name: str) -> Device:
     """A device by name ("h200", "t4", "cpu")."""
     if name == "cpu":
         return host()
-    if name.startswith("sm_"):
+    if name.lower().startswith("sm"):
         return device_for_arch(name)
     known = [*DEVICES, "cpu"]
     if name.lower() not in DEVICES:

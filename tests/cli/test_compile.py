@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import fusec
 from fusec.errors import InputError
 from fusec.graph import reference
 from fusec.graph.read_yaml import read_yaml
-from tests.cli.harness import SMALL, invoke, invoke_json, run, start, write
+from tests.cli.harness import OPEN, SMALL, invoke, invoke_json, run, start, write
 
 CPU = ("--target", "cpu", "--random-weights", 1)
 HOSTILE = ('"; system("x"); //', "*/ #include <evil> /*", "{{ 7*7 }}{% raw %}", "[red]${IFS}`id`[/red]", "../../../up",
@@ -42,11 +43,38 @@ def test_the_folder_runs_with_and_without_fusec(net: str, tmp_path: Path) -> Non
 
 def test_what_is_printed(net: str, tmp_path: Path) -> None:
     text = invoke("compile", net, *CPU, "--fuse", "none", "-o", tmp_path / "built").stdout
-    assert "target   cpu (" in text
-    assert "dtype    float32" in text
+    assert "target       cpu (" in text
+    assert "dtype        float32" in text
     assert "4 layers in 4 chains, " in text
-    assert "\n  conv1+relu1\n" in text
+    assert "\n  nothing is fused: as asked\n  conv1+relu1\n" in text
     assert f"written  {tmp_path / 'built'}\n" in text
+
+
+def test_a_shape_is_planned_for_and_others_run(tmp_path: Path) -> None:
+    net, shape = write(tmp_path, OPEN % (3, 4)), ("--shape", "2x3x40x56")
+    assert "planned for  1 image of 1088x1920\n" in invoke("compile", net, *CPU, "-o", tmp_path / "usual").stdout
+    assert "planned for  2 images of 40x56\n" in invoke("compile", net, *CPU, *shape, "-o", tmp_path / "built").stdout
+    made = invoke_json("compile", net, *CPU, *shape, "-o", tmp_path / "built")
+    assert (made["batches"], made["height"], made["width"]) == ([2], 40, 56)
+    planned = invoke_json("plan", net, "--target", "cpu", *shape)
+    assert [c["tiles"] for c in made["chains"]] == [[c["tile"]] for c in planned["chains"]]
+    x = np.random.default_rng(0).random((1, 3, 61, 9), np.float32)
+    in_memory = fusec.compile(net, target="cpu", random_weights=1, shape=(2, 3, 40, 56))
+    assert [v.tile for launch in in_memory.program.launches for v in launch.variants] == [tuple(made["chains"][0]["tiles"][0])]
+    assert np.array_equal(fusec.load(tmp_path / "built")(x), fusec.load(tmp_path / "usual")(x))
+    assert np.array_equal(in_memory(x), fusec.load(tmp_path / "usual")(x))
+
+
+@pytest.mark.parametrize(("shape", "said"), [
+    ((1, 3), r"\(batch, channels, height, width\), not \(1, 3\)"),
+    ("1x1x12x12", "not '1x1x12x12'"),
+    ((1, 1, 12, 12.0), "width must be a whole number"),
+    ((0, 1, -1, 12), "batch must be 1 to .*\n.*height must be 1 to"),
+    ((1, 1, 12, 13), "has width 12, not 13"),
+])
+def test_shapes_that_cannot_be_planned_for(net: str, shape: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        fusec.compile(net, target="cpu", random_weights=1, shape=shape)
 
 
 def test_the_manifest_has_the_plan_in_words(net: str, tmp_path: Path) -> None:

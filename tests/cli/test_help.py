@@ -93,7 +93,7 @@ def test_version() -> None:
     (["plan"], "Missing argument 'NET'"),
     (["plan", "lenet5", "--shape", "1x28x28"], "NxCxHxW"),
     (["plan", "lenet5", "--shape", "0x1x28x28"], "the batch can be 1 to"),
-    (["plan", "lenet5", "--shape", "1x1x99999999x1"], "NxCxHxW"),
+    (["plan", "lenet5", "--shape", "1x1x99999999x1"], "the others 1 to 1,048,576"),
     (["plan", "lenet5", "--explore", "--tile", "0x3"], "is not of the form HxW"),
     (["plan", "lenet5", "--explore", "--tile", "3"], "is not of the form HxW"),
     (["plan", "lenet5", "--tile", "3x3"], "--layers and --tile belong to --explore"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import sys
 import time
 
 import pytest
@@ -37,6 +39,14 @@ def test_names_are_no_markup_and_columns_line_up(capsys: pytest.CaptureFixture[s
     output.table(("name", ">size"), [("[red]a[/red]", "1"), (":smile: \x1b[1m", "1000")])
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines == ["name             size", "[red]a[/red]        1", ":smile: \\x1b[1m  1000"]
+
+
+def test_a_table_nobody_reads_ends_like_any_other_output(environment: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment.setattr(sys, "stdout", io.TextIOWrapper(os.fdopen(writer, "wb", buffering=0), write_through=True))
+    with pytest.raises(BrokenPipeError):  # rich's own way out is exit code 1
+        output.table(("name",), [("a",)])
 
 
 def test_json_has_no_infinities(capsys: pytest.CaptureFixture[str]) -> None:

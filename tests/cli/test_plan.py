@@ -9,6 +9,7 @@ import pytest
 
 from fusec.graph.locate import shipped_graphs
 from fusec.pipeline import read
+from fusec.plan import partition
 from fusec.runtime.cuda import gpu
 from fusec.targets.device import DEVICES
 from tests.cli.harness import OPEN, SMALL, invoke, invoke_json, write
@@ -106,7 +107,26 @@ def test_a_range_of_unknown_layers(tmp_path: Path) -> None:
 
 
 def test_an_unknown_device_has_a_nearest(tmp_path: Path) -> None:
-    assert "did you mean 'h200'?" in invoke("plan", write(tmp_path, SMALL), "--device", "h20", code=3).stderr
+    net = write(tmp_path, SMALL)
+    for word, meant in (("h20", "h200"), ("CPU", "cpu"), ("sm90", "sm_90"), ("SM_90", "sm_90")):
+        assert f"did you mean '{meant}'?" in invoke("plan", net, "--device", word, code=3).stderr
+
+
+@pytest.mark.parametrize(("word", "hint"), [
+    ("sm90", "did you mean 'sm_90'?"), ("compute_75", "did you mean 'sm_75'?"), ("9.0", "did you mean 'sm_90'?"),
+    ("H100", "did you mean 'sm_90'?"), ("sm_91", "one of sm_75, "), ("sm_100", "one of sm_75, "), ("", "one of sm_75, "),
+])
+def test_an_unknown_architecture_is_told_what_may_be_meant(word: str, hint: str) -> None:
+    assert f"unknown architecture '{word}' ({hint}" in invoke("compile", "lenet5", "--arch", word, code=3).stderr
+
+
+def test_a_network_without_anything_to_compute(tmp_path: Path) -> None:
+    net = write(tmp_path, "name: same\ninput: {name: x, channels: 1}\nlayers: [{name: y, type: identity}]")
+    for words in ((), ("--explore",)):
+        said = invoke("plan", net, *words, code=3).stderr
+        assert said == "error: same: the network only passes its input on: there is nothing to plan\n"
+    compiled = invoke("compile", net, "--target", "cpu", "-o", tmp_path / "built")
+    assert "nothing is fused: no layer computes anything" in compiled.stdout
 
 
 def test_a_gpu_that_is_not_there_is_said(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
@@ -118,3 +138,27 @@ def test_a_gpu_that_is_not_there_is_said(tmp_path: Path, environment: pytest.Mon
 
 def test_a_shape_the_network_does_not_take(tmp_path: Path) -> None:
     assert "has channels 1, not 3" in invoke("plan", write(tmp_path, SMALL), "--shape", "1x3x12x12", code=3).stderr
+
+
+TWO_OUTPUTS = """name: both
+input: {name: picture, channels: 1, height: 8, width: 8}
+layers: [{name: first, type: relu}, {name: second, type: softmax}]
+outputs: [first, second]
+"""
+ONE_LAYER = "name: one\ninput: {name: picture, channels: 1}\nlayers: [{name: only, type: relu}]"
+
+
+@pytest.mark.parametrize(("net", "fuse", "reason"), [
+    (SMALL, "auto", "the time model expects no chain to be faster than its layers one by one"),
+    (TWO_OUTPUTS, "auto", "no chain of two layers or more is legal and fits"),
+    (TWO_OUTPUTS, "all", "no chain of two layers or more is legal and fits"),
+    (SMALL, "none", "as asked"),
+    (SMALL, "conv1", "as asked"),
+    (ONE_LAYER, "none", "there is one layer"),
+    (SMALL, "all", None),
+])
+def test_where_nothing_is_fused_it_says_why(net: str, fuse: str, reason: str | None, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "DOUBT", 1e9)  # no chain promises that much
+    said = invoke("plan", write(tmp_path, net), "--device", "t4", "--fuse", fuse).stdout.splitlines()
+    assert [line for line in said if "is fused" in line] == ([] if reason is None else [f"nothing is fused: {reason}"])

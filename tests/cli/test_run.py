@@ -83,6 +83,21 @@ def test_other_precisions_are_converted_and_that_is_said(plain: str, tmp_path: P
     assert "float64; converted to float32" in invoke("run", plain, x, *CPU).stderr
 
 
+def test_a_compiled_folder_that_is_not_there_has_a_nearest(plain: str, tmp_path: Path) -> None:
+    invoke("compile", plain, "--target", "cpu", "-o", tmp_path / "built")
+    x = saved(tmp_path / "x.npy", numbers(1, 2, 4, 4))
+    result = invoke("run", tmp_path / "buit", x, code=3)
+    assert result.stderr == f"error: {tmp_path / 'buit'}: no such folder or network (did you mean 'built'?)\n"
+    assert "built" not in invoke("run", tmp_path / "zzz", x, code=3).stderr.partition("no such")[2]
+
+
+def test_a_network_is_found_beside_compiled_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    invoke("compile", "lenet5", "--target", "cpu", "-o", "lenet5")
+    x = saved(tmp_path / "x.npy", numbers(1, 1, 28, 28))
+    assert "lenet5 on cpu" in invoke("run", "lenet5.yaml", x, "--target", "cpu").stdout
+
+
 def npz(path: Path, **arrays: np.ndarray) -> Path:
     np.savez(path, **arrays)
     return path
@@ -100,9 +115,11 @@ def raw(path: Path, content: bytes) -> Path:
     (lambda d: [raw(d / "x.npy", b"")], "not a readable .npy file"),
     (lambda d: [raw(d / "x.npz", b"PK\x03\x04")], "not a readable .npz file"),
     (lambda d: [saved(d / "x.npy", np.array([print], dtype=object))], "not a readable .npy file"),
-    (lambda d: [saved(d / "x.npy", np.ones((1, 2, 4, 4), np.uint8))], "is uint8, but the model computes in float32"),
-    (lambda d: [saved(d / "x.npy", numbers(2, 4, 4))], "pass x[None] for a single image"),
+    (lambda d: [saved(d / "x.npy", np.ones((1, 2, 4, 4), np.uint8))], "x.npy: input 'picture' is uint8, but"),
+    (lambda d: [saved(d / "x.npy", numbers(2, 4, 4))], "write a single image as a batch of one"),
     (lambda d: [saved(d / "x.npy", numbers(1, 3, 4, 4))], "has 3 channels instead of 2"),
+    (lambda d: [saved(d / "x.npy", numbers(1, 4, 4, 2))], "write the channels before height and width"),
+    (lambda d: [saved(d / "x.npy", np.ones((2, 4, 4), bool)), saved(d / "z.npy", numbers(1, 3, 4, 4))], "z.npy: input"),
     (lambda d: [saved(d / "x.npy", numbers(1, 2, 1, 1))], "does not fit"),
     (lambda d: [saved(d / "a.npy", numbers(1, 2, 4, 4)), saved(d / "b.npy", numbers(1, 2, 4, 5))], "images of one size"),
     (lambda d: [npz(d / "x.npz", a=numbers(1), b=numbers(1))], "it holds 'a', 'b'; none of them is called 'picture'"),
@@ -128,7 +145,7 @@ def test_what_does_not_fit_is_said_before_anything_is_built(plain: str, tmp_path
 
 
 @pytest.mark.parametrize(("files", "said"), [
-    (["a.npy"], "has 2 inputs (left, right), but 1 files"),
+    (["a.npy"], "has 2 inputs (left, right), but got 1 file ("),
     (["wrong.npz"], "no array for input 'right'"),
 ])
 def test_inputs_by_name_that_do_not_fit(tmp_path: Path, files: Sequence[str], said: str) -> None:
@@ -140,10 +157,12 @@ def test_inputs_by_name_that_do_not_fit(tmp_path: Path, files: Sequence[str], sa
 @pytest.mark.parametrize(("name", "code", "said"), [
     ("y.txt", 3, "results are written as .npy"),
     ("y.npy", 3, "name a .npz file"),
-    ("none/y.npz", 5, "cannot write"),
+    ("none/y.npz", 3, "there is no folder"),
+    ("folder.npz", 5, "cannot write"),
 ])
 def test_results_that_cannot_be_written(tmp_path: Path, name: str, code: int, said: str) -> None:
     inputs = [saved(tmp_path / f"{i}.npy", numbers(1, 2, 3, 3)) for i in range(2)]
+    (tmp_path / "folder.npz").mkdir()
     before = sorted(tmp_path.iterdir())
     net = write(tmp_path, TWO)
     assert said in invoke("run", net, *inputs, *CPU, "-o", tmp_path / name, code=code).stderr

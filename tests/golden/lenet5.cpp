@@ -155,9 +155,14 @@ struct Global {
       store(p, v);
       return;
     }
-    const int64_t step = CHANNELS_LAST ? 1 : (int64_t)height * width;
     float lane[LANES];
     store(lane, v);
+    if (CHANNELS_LAST) {
+      for (int i = 0; i < LANES; ++i)  // GCC 12 makes a copy of a shorter loop, and warns that it reads beyond the lanes
+        if (i < count) p[i] = lane[i];
+      return;
+    }
+    const int64_t step = (int64_t)height * width;
     for (int i = 0; i < least(count, LANES); ++i) p[i * step] = lane[i];
   }
   INLINE void put(int n, int c, int y, int x, float v) const { *pointer(n, c, y, x) = v; }
@@ -622,7 +627,7 @@ struct Stage7 {
   }
 };
 
-extern "C" __attribute__((visibility("default"))) void k_6c06c0a957d2(
+extern "C" __attribute__((visibility("default"))) void k_22f0812ecd0e(
     [[maybe_unused]] const float* const* inputs, float* out, [[maybe_unused]] const float* params, const int* sizes,
     long long tile, [[maybe_unused]] float* scratch) {
   const int batch = sizes[0], tiles_y = sizes[1], tiles_x = sizes[2];

@@ -33,6 +33,8 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "filters by halves": (lambda: L.Conv2d(K, out_channels=1.5), "a whole number, not 1.5"),  # type: ignore[arg-type]
     "True filters": (lambda: L.Conv2d(K, out_channels=True), "a whole number, not True"),
     "no groups": (lambda: L.ConvTranspose2d(K, groups=0), "conv_transpose2d: groups must be 1 to"),
+    "groups that do not divide": (lambda: L.Conv2d(K, out_channels=9, groups=2), "groups must divide the 9 output channels"),
+    "groups of the transposed": (lambda: L.ConvTranspose2d(K, out_channels=4, groups=3), "but is 3"),
     "bias as an array": (lambda: L.Linear(3, bias=np.ones(3)), "bias must be True or False"),  # type: ignore[arg-type]
     "output padding": (lambda: L.ConvTranspose2d(K, (2, 2), output_padding=(1, 2)), "below the stride or the dilation"),
     "slope": (lambda: L.LeakyRelu(math.nan), "leaky_relu: slope must be finite, not nan"),

@@ -148,8 +148,15 @@ def test_a_file_of_another_kind(content: bytes, tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
-    saved(tmp_path, arrays())
-    assert "'net.safetensors'" in problems(tmp_path / "nett.safetensors")[0].hint
+    path = saved(tmp_path, arrays())
+    for name in ("nett.safetensors", "net", "NET.safetensors", "net.pt"):
+        assert problems(tmp_path / name)[0].hint == "did you mean 'net.safetensors'?"
+    assert problems(tmp_path / "trained.safetensors")[0].hint == "there is 'net.safetensors'"
+    assert problems(tmp_path / "none" / "net.safetensors")[0].hint == f"there is no folder '{tmp_path / 'none'}'"
+    path.rename(tmp_path / "net.pt")
+    assert problems(path)[0].hint == ""
+    (tmp_path / "net.pt").write_bytes(b"PK\x03\x04" + bytes(100))
+    assert "save_file" in problems(tmp_path / "net.pt")[0].hint
     assert "directory" in problems(tmp_path)[0].what
 
 

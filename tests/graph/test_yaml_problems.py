@@ -25,6 +25,7 @@ ONE_PROBLEM = {
     "missing name": (network("§{type: relu}"), "relu needs 'name'", "printable"),
     "missing type": (network("§{name: a}"), "a layer needs 'type'", "write {name"),
     "misspelt type key": (network("{name: a, §typ: relu}"), "a layer needs 'type'", "'typ'"),
+    "type in other letters": (network("{name: a, type: §ReLU}"), "unknown layer type 'ReLU'", "'relu'"),
     "unknown type": (network("{name: a, type: §conv2}"), "unknown layer type 'conv2'", "'conv2d'"),
     "unknown type, nothing near": (network("{name: a, type: §zzz}"), "unknown layer type 'zzz'", "known are conv2d"),
     "type that is no word": (network("{name: a, type: §[relu]}"), "unknown layer type ['relu']", "known are"),
@@ -42,7 +43,8 @@ ONE_PROBLEM = {
         "kernel"),
     "text for a number": (network("{name: a, type: linear, out_features: §ten}"), "not 'ten'", "1 to"),
     "quoted number": (network("{name: a, type: linear, out_features: §'10'}"), "not '10'", "1 to"),
-    "truth for a number": (network("{name: a, type: max_pool2d, kernel: §true}"), "not True", "1 to"),
+    "truth for a number": (network("{name: a, type: max_pool2d, kernel: §true}"), "not true", "1 to"),
+    "nothing for a number": (network("{name: a, type: max_pool2d, kernel: §null}"), "not null", "1 to"),
     "fraction for a number": (network("{name: a, type: linear, out_features: §2.5}"), "not 2.5", "1 to"),
     "number for truth": (network("{name: a, type: linear, out_features: 1, bias: §1}"), "'bias'", "true or false"),
     "not a number": (network("{name: a, type: leaky_relu, slope: §.nan}"), "finite", "slope: a number"),
@@ -61,6 +63,8 @@ ONE_PROBLEM = {
     "same for a pool": (network("{name: a, type: max_pool2d, kernel: 2, padding: §same}"), "'padding'", "0 or more"),
     "unknown padding word": (network("{name: a, type: conv2d, out_channels: 1, kernel: 3, padding: §valid}"), "'valid'",
         "or same"),
+    "padding of four numbers": (network("{name: a, type: max_pool2d, kernel: 2, padding: §[1, 1, 1, 1]}"), "the four edges",
+                                "{top, bottom, left, right}"),
     "pool padding too wide": (network("{name: a, type: max_pool2d, kernel: 2, padding: §2}"), "below the kernel", "padding"),
     "output padding too wide": (
         network("{name: a, type: conv_transpose2d, out_channels: 1, kernel: 3, stride: 2, output_padding: §2}"),
@@ -69,7 +73,7 @@ ONE_PROBLEM = {
     "negative eps": (network("{name: a, type: batch_norm, eps: §-1}"), "'eps'", "0 or more"),
     "duplicate name": (network("{name: a, type: relu}", "§{name: a, type: tanh}"), "duplicate name 'a'", "line 4"),
     "name of the input again": (network("§{name: image, type: relu}"), "duplicate name 'image'", "line 2"),
-    "name that is a number": (network("{name: §7, type: relu}"), "'name' should be a valid string, not 7", "text"),
+    "name that is a number": (network("{name: §7, type: relu}"), "'name' should be text, not 7", "text"),
     "empty name": (network("{name: §'', type: relu}"), "at least 1 character", "text"),
     "long name": (network("{name: §" + "x" * 101 + ", type: relu}"), "at most 100 characters", "text"),
     "newline in a name": (network('{name: §"a\\nb", type: relu}'), "printable", "text"),
@@ -79,14 +83,19 @@ ONE_PROBLEM = {
                       "unknown input 'conv2'", "'conv1'"),
     "unknown input in a list": (network("{name: conv1, type: relu}", "{name: b, type: add, inputs: [conv1, §konv1]}"),
                                 "unknown input 'konv1'", "'conv1'"),
-    "input that is no word": (network("{name: b, type: add, inputs: [image, §3]}"), "'inputs' should be a valid string",
+    "input that is no word": (network("{name: b, type: add, inputs: [image, §3]}"), "'inputs' should be text",
         "a list"),
     "cycle": (network("§{name: a, type: add, inputs: [image, b]}", "{name: b, type: relu, inputs: a}"), "cycle: a -> b -> a",
         ""),
+    "a layer that reads itself": (network("§{name: a, type: add, inputs: [image, a]}"), "cycle: a -> a", ""),
     "too few inputs": (network("§{name: a, type: add}"), "add takes 2 to 64 inputs, not 1", ""),
-    "too many inputs": (network("§{name: a, type: relu, inputs: [image, image]}"), "relu takes 1 inputs, not 2", ""),
+    "too many inputs": (network("§{name: a, type: relu, inputs: [image, image]}"), "relu takes 1 input, not 2", ""),
     "shapes that differ": (network(CONV, "§{name: b, type: add, inputs: [a, image]}"), "add needs inputs of one shape", ""),
     "groups that do not divide": (network("§{name: a, type: conv2d, out_channels: 4, kernel: 3, groups: 2}"), "groups=2", ""),
+    "groups that do not divide the output": (
+        network("{name: a, type: conv2d, out_channels: 4, kernel: 3, groups: §3}"), "4 output channels, not 3", "1 to"),
+    "groups of a transposed convolution": (
+        network("{name: a, type: conv_transpose2d, out_channels: 4, kernel: 3, groups: §3}"), "the 4 output channels", "1 to"),
     "image too small": (network("§{name: a, type: max_pool2d, kernel: 9}"), "output height would be 0", "larger image"),
     "open size before linear": (network("§{name: a, type: linear, out_features: 2}", image="{name: image, channels: 1}"),
                                 "linear needs a fixed image size", "global_avg_pool2d"),
@@ -119,7 +128,7 @@ ONE_PROBLEM = {
     "no layers": ("§name: net\ninput: {name: i, channels: 1}", "a description needs 'layers'", "10,000"),
     "empty layers": ("name: net\ninput: {name: i, channels: 1}\nlayers: §[]",
                      "at least 1 item", "10,000"),
-    "layers that are no list": ("name: net\ninput: {name: i, channels: 1}\nlayers: §conv", "'layers' should be a valid list",
+    "layers that are no list": ("name: net\ninput: {name: i, channels: 1}\nlayers: §conv", "'layers' should be a list",
         "a list"),
     "duplicate key": (network("{name: a, type: conv2d, out_channels: 4, kernel: 3, §kernel: 5}"), "duplicate key 'kernel'",
         "line 4"),
@@ -140,7 +149,10 @@ ONE_PROBLEM = {
     "second document": ("name: net\n---\n§name: other",
                         "a second YAML document", "one network"),
     "syntax": ("name: net\ninput: {name: image, channels: 1§\n  layers: 3", "not valid YAML", ""),
-    "tab": ("name: net\n§\tinput: 3", "not valid YAML", ""),
+    "tab": ("name: net\n§\tinput: 3", "not valid YAML", "with spaces"),
+    "indentation": ("name: net\n input§: 3", "not valid YAML", "check the indentation"),
+    "input as a list": ("name: net\ninput: §[{name: i, channels: 1}]\nlayers: [{name: a, type: relu}]",
+                        "'input' should be a mapping", "a mapping"),
     "control character": ("name: net\ninput: §\x07", "control character", "remove it"),
 }
 NOT_AT_THE_MARK = {"nothing but a comment", "syntax"}  # the parser's own idea of the place
@@ -176,6 +188,24 @@ def test_shape_problems_come_with_the_others(tmp_path: Path) -> None:
     text = network("{name: a, type: relu, §slope: 1}", "§{name: b, type: max_pool2d, kernel: 9, inputs: image}",
                    "§{name: c, type: add, inputs: image}", "{name: d, type: flatten, inputs: c}",
                    "§{name: e, type: depth_to_space, block: 2, inputs: image}")
+    found, places = marked(tmp_path, text)
+    assert [p.where for p in found] == places
+
+
+def test_what_needs_no_shapes_does_not_wait_for_them(tmp_path: Path) -> None:
+    text = network("{name: a, type: conv2d, out_channels: §0, kernel: 3}",
+                   "{name: b, type: conv2d, out_channels: 4, kernel: 3, groups: §3}", "§{name: c, type: add}",
+                   "§{name: d, type: add, inputs: [c, e]}", "{name: e, type: relu}",
+                   "§{name: f, type: mul, inputs: [e, f]}")
+    found, places = marked(tmp_path, text)
+    assert [p.where for p in found] == places
+    assert "d -> e -> d" in found[3].what
+
+
+def test_groups_that_do_not_fit_hide_nothing_behind_them(tmp_path: Path) -> None:
+    text = network("§{name: a, type: conv2d, out_channels: 4, kernel: 3, groups: 2}",
+                   "§{name: b, type: conv_transpose2d, out_channels: 9, kernel: 3, groups: 9}",
+                   "§{name: c, type: max_pool2d, kernel: 99}")
     found, places = marked(tmp_path, text)
     assert [p.where for p in found] == places
 

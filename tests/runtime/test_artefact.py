@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -250,6 +252,20 @@ def test_a_failed_exchange_puts_the_old_model_back(model: Model, saved: Path, mo
         save_model(model, saved)
     assert np.array_equal(load(saved)(X), 3 * X)
     assert [p.name for p in saved.parent.iterdir()] == ["tripled"]
+
+
+def test_several_at_once_take_turns(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        time.sleep(0.002)  # long enough for the others
+        return real(self, target)
+    monkeypatch.setattr(Path, "rename", rename)
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(save_model, model, tmp_path / "build" / "tripled") for _ in range(24)]:
+            done.result()
+    assert [p.name for p in (tmp_path / "build").iterdir()] == ["tripled"]
+    assert np.array_equal(load(tmp_path / "build" / "tripled")(X), 3 * X)
 
 
 def test_a_file_in_the_way_of_the_parent(model: Model, tmp_path: Path) -> None:

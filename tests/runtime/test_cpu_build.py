@@ -113,6 +113,11 @@ def test_a_compiler_that_fails_by_itself_is_the_machine_s_fault(tmp_path: Path, 
         cpu.build(Source("k_7", ANSWER, "cpp"), cpu.Compiler((str(broken),), "1"))
     with pytest.raises(MissingError, match="No such file"):
         cpu.build(Source("k_7", ANSWER, "cpp"), cpu.Compiler((str(tmp_path / "gone"),), "1"))
+    with pytest.raises(MissingError, match=r"not through the source itself[\s\S]*no-such-header"):
+        cpu.build(Source("k_7", "#include <no-such-header>\n", "cpp"), compiler())
+    full = script(tmp_path, "full", "echo 'k_7.cpp:9:1: fatal error: x.s: No space left on device' >&2; exit 1")
+    with pytest.raises(MissingError, match=r"No space left on device\n.*make room"):
+        cpu.build(Source("k_7", ANSWER, "cpp"), cpu.Compiler((str(full),), "1"))
     assert list((tmp_path / "temporary").iterdir()) == []
 
 

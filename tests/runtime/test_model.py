@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import multiprocessing
 import os
+import pickle
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -228,6 +231,12 @@ def test_a_tensor_that_will_not_be_shared(model: Model) -> None:
             raise RuntimeError("Can't export tensors that require gradient, use tensor.detach()")
     text = problems(model, Stubborn(numbers(1, 2, 3, 3)))
     assert "cannot be shared: Can't export" in text and ".detach()" in text
+
+
+@pytest.mark.parametrize("attempt", [pickle.dumps, copy.copy, copy.deepcopy, lambda model: pickle.dumps({"of": [model]})])
+def test_a_model_is_neither_pickled_nor_copied(model: Model, attempt: Callable[[Model], object]) -> None:
+    with pytest.raises(InputError, match=r"cannot be pickled or copied \(write it to a folder with .*fusec\.load\("):
+        attempt(model)
 
 
 def test_calls_from_several_threads_at_once(chained: Model) -> None:

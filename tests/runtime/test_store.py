@@ -95,6 +95,19 @@ def test_no_room_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         Cache(tmp_path).get_or_build(KEY, ".so", lambda: b"x")
 
 
+def test_a_binary_without_room_for_its_digest_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = store_module.write_atomically
+
+    def write(path: Path, data: bytes) -> None:
+        if path.parent == tmp_path and path.suffix == store_module.SUM:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, data)
+    monkeypatch.setattr(store_module, "write_atomically", write)
+    with pytest.warns(RuntimeWarning, match="cannot keep"):
+        assert Cache(tmp_path).get_or_build(KEY, ".so", lambda: b"x").read_bytes() == b"x"
+    assert [p for p in tmp_path.iterdir() if p.stat().st_size] == []
+
+
 def test_a_kept_kernel_is_used_from_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Cache(tmp_path).get_or_build(KEY, ".so", lambda: b"x")
     monkeypatch.setattr(Path, "mkdir", lambda *a, **k: pytest.fail("wrote"))

@@ -151,9 +151,14 @@ struct Global {
       store(p, v);
       return;
     }
-    const int64_t step = CHANNELS_LAST ? 1 : (int64_t)height * width;
     float lane[LANES];
     store(lane, v);
+    if (CHANNELS_LAST) {
+      for (int i = 0; i < LANES; ++i)  // GCC 12 makes a copy of a shorter loop, and warns that it reads beyond the lanes
+        if (i < count) p[i] = lane[i];
+      return;
+    }
+    const int64_t step = (int64_t)height * width;
     for (int i = 0; i < least(count, LANES); ++i) p[i * step] = lane[i];
   }
   INLINE void put(int n, int c, int y, int x, float v) const { *pointer(n, c, y, x) = v; }
