@@ -1,4 +1,4 @@
-"""Printing: tables for people, JSON for programs, and numbers in words.
+"""Printing: tables for people, JSON for programs; with the numbers in words of `fusec.words`.
 
 In: rows of text, plain data. Out: standard output (tables, lines, JSON) and standard error (notes). Names of a user's network
 are printed as they are, never read as markup.
@@ -15,6 +15,11 @@ from typing import Any
 import click
 
 from fusec.cli.failures import shown
+from fusec.words import extents as extents
+from fusec.words import in_bytes as in_bytes
+from fusec.words import in_seconds as in_seconds
+from fusec.words import in_words as in_words
+from fusec.words import plural as plural
 
 PLAIN_WIDTH = 1000  # columns of a file or pipe: nothing is cut
 
@@ -68,38 +73,3 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     with console.capture() as captured:  # rich would end the process itself when nobody reads on
         console.print(drawn)
     click.echo(captured.get(), nl=False)
-
-
-def in_bytes(count: float) -> str:
-    """A size: `312 B`, `1.2 MiB`."""
-    if count < 1024:
-        return f"{count:.0f} B"
-    power = min(int(math.log2(count) // 10), 4)
-    return f"{count / 1024**power:.{0 if count / 1024**power >= 100 else 1}f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"
-
-
-def in_seconds(seconds: float) -> str:
-    """A duration with three digits: `12.3 µs`, `4.56 ms`, `78.9 s`."""
-    for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
-        value = seconds * factor
-        if value >= 1 or unit == "µs":
-            return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
-    raise AssertionError("microseconds take everything")
-
-
-def in_words(count: float) -> str:
-    """A large count with three digits: `61,706`, `1.23 G`."""
-    for unit, factor in (("G", 1e9), ("M", 1e6)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}" if count < 1000 * factor else f"{count / factor:,.0f} {unit}"
-    return f"{count:,.0f}"
-
-
-def extents(shape: Iterable[int]) -> str:
-    """A shape: `1x3x480x640`."""
-    return "x".join(map(str, shape))
-
-
-def plural(count: int, word: str) -> str:
-    """`1 kernel`, `2 kernels`."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"

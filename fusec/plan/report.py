@@ -7,14 +7,15 @@ Nothing is worked out here that `cost` has not counted; drawing tables is the co
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fusec.graph.layers import Axis
-from fusec.plan.boxes import AXES, boxes_of
+from fusec.plan.boxes import Boxes, boxes_of
 from fusec.plan.cost import Cost, Nominal, cost, sizes_of
-from fusec.schedule.ir import Schedule, Stage
+from fusec.schedule.ir import Footprint, Schedule, Space, Tile
 from fusec.targets.device import Device
 
 Box = tuple[int, int, int]  # channels, height, width
@@ -31,8 +32,13 @@ class StageReport:
     held, fresh
         Rows of it that are there at a time, and rows of those that are made at a time: of a strip those of one step, where rows
         held but not made are kept from the step before. Of a tile all of them.
+    owned
+        How far the footprint moves from one tile to the next along each axis, no more than its extent: the part of it that no
+        neighbour along that axis has too.
     overlap
-        Elements of it that neighbouring tiles compute, or load, again.
+        Elements of the footprint that neighbouring tiles compute, or load, again.
+    reads
+        The tensors it reads.
     positions
         Output elements inside the image, over all tiles.
     extra_ratio
@@ -48,7 +54,9 @@ class StageReport:
     footprint: Box
     held: int
     fresh: int
+    owned: Box
     overlap: int
+    reads: tuple[str, ...]
     positions: int
     multiply_adds: int
     extra: int
@@ -56,17 +64,30 @@ class StageReport:
 
 
 @dataclass(frozen=True)
+class InputReport:
+    """A tensor that the stages read straight from device memory; footprint, fresh rows and owned part as a stage has them."""
+
+    name: str
+    footprint: Box
+    fresh: int
+    owned: Box
+
+
+@dataclass(frozen=True)
 class ChainReport:
     """One chain: sizes in bytes, time in seconds. `bytes_unfused` is what its layers one by one move, weights once included.
 
     `step` is the rows of the output made at a time where tiles are strips, whose overlap along y is reused; None elsewhere.
+    `direct` are the inputs that no stage loads first.
     """
 
     name: str
     layers: tuple[str, ...]
     inputs: tuple[str, ...]
+    direct: tuple[InputReport, ...]
     output: str
     tile: tuple[int, int, int, int]  # images, channels, height, width
+    grid: tuple[int, int, int, int]  # tiles along each of these axes
     overlap: Mapping[str, str]
     step: int | None
     stages: tuple[StageReport, ...]
@@ -141,15 +162,19 @@ def _ratio(multiply_adds: int, extra: int) -> float:
 
 def _chain(schedule: Schedule, device: Device, nominal: Nominal) -> ChainReport:
     chain, tile, counted = schedule.chain, schedule.tile, cost(schedule, device, nominal)
+    boxes = boxes_of(schedule, sizes_of(chain.graph, nominal), nominal.batch)
+    rows, columns = (int(n) for n in boxes.grid[1:, 0])
     return ChainReport(
         name=str(chain),
         layers=tuple(n.label for n in chain.nodes),
         inputs=chain.inputs,
+        direct=_direct(schedule, boxes),
         output=chain.output,
         tile=(tile.images, tile.channels, tile.height, tile.width),
+        grid=(-(-nominal.batch // tile.images), int(boxes.grid[0, 0]), rows, columns),
         overlap={axis.name.lower(): schedule.overlap[axis].value for axis in Axis},
         step=schedule.step,
-        stages=_stages(schedule, counted, nominal),
+        stages=_stages(schedule, counted, boxes),
         multiply_adds=counted.multiply_adds,
         extra=counted.extra,
         extra_ratio=_ratio(counted.multiply_adds, counted.extra),
@@ -168,27 +193,42 @@ def _chain(schedule: Schedule, device: Device, nominal: Nominal) -> ChainReport:
     )
 
 
-def _stages(schedule: Schedule, counted: Cost, nominal: Nominal) -> tuple[StageReport, ...]:
-    boxes = boxes_of(schedule, sizes_of(schedule.chain.graph, nominal), nominal.batch)
+def _stages(schedule: Schedule, counted: Cost, boxes: Boxes) -> tuple[StageReport, ...]:
     reports = []
     for stage, numbers in zip(schedule.stages, counted.stages, strict=True):
-        c, held, x = (int(n) for n in boxes.extent[:, boxes.index[stage.writes.tensor], 0])
-        y = held + int(stage.footprint.y.scale * (schedule.tile.height - schedule.rows))
+        box, held = _extent(boxes, schedule, stage.writes.tensor, stage.footprint)
+        owned = _owned(stage.footprint, box, schedule.tile)
         extra = numbers.multiply_adds - numbers.unfused_multiply_adds
         reports.append(StageReport(
             stage.name, stage.name if stage.node is None else stage.node.label, stage.kind,
-            stage.writes.space.value, (c, y, x), held, schedule.fresh(stage), c * y * x - _owned(schedule, stage, (c, y, x)),
-            numbers.positions, numbers.multiply_adds, extra, _ratio(numbers.multiply_adds, extra)))
+            stage.writes.space.value, box, held, schedule.fresh(stage), owned, math.prod(box) - math.prod(owned),
+            tuple(dict.fromkeys(r.buffer.tensor for r in stage.reads)), numbers.positions,
+            numbers.multiply_adds, extra, _ratio(numbers.multiply_adds, extra)))
     return tuple(reports)
 
 
-def _owned(schedule: Schedule, stage: Stage, extent: Box) -> int:
-    """Elements of a stage's box that the next tile along no axis has too: as many as the tile's origin moves by."""
-    owned, tile = 1, schedule.tile
-    for name, own, moved in zip(AXES, extent, (tile.channels, tile.height, tile.width), strict=True):
-        part = getattr(stage.footprint, name)
-        owned *= own if part.scale == 0 else min(own, int(part.scale * moved))
-    return owned
+def _direct(schedule: Schedule, boxes: Boxes) -> tuple[InputReport, ...]:
+    footprints = {r.buffer.tensor: r.buffer.footprint for s in schedule.stages if s.node is not None for r in s.reads
+                  if r.buffer.space is Space.GLOBAL}
+    inputs = []
+    for name, footprint in footprints.items():
+        box, _ = _extent(boxes, schedule, name, footprint)
+        fresh = int(boxes.fresh[boxes.index[name], 0])
+        inputs.append(InputReport(name, box, fresh, _owned(footprint, box, schedule.tile)))
+    return tuple(inputs)
+
+
+def _extent(boxes: Boxes, schedule: Schedule, tensor: str, footprint: Footprint) -> tuple[Box, int]:
+    """What a whole tile needs of a tensor, and how many rows of that at a time."""
+    c, held, x = (int(n) for n in boxes.extent[:, boxes.index[tensor], 0])
+    return (c, held + int(footprint.y.scale * (schedule.tile.height - schedule.rows)), x), held
+
+
+def _owned(footprint: Footprint, extent: Box, tile: Tile) -> Box:
+    """What the next tile along each axis has not: as much as the box moves by."""
+    moved = zip((footprint.c, footprint.y, footprint.x), extent, (tile.channels, tile.height, tile.width), strict=True)
+    c, y, x = (own if part.scale == 0 else min(own, int(part.scale * by)) for part, own, by in moved)
+    return c, y, x
 
 
 def _totals(chains: tuple[ChainReport, ...]) -> Totals:
