@@ -38,7 +38,7 @@ def show(found: Exploration) -> None:
            ("weights", in_bytes(found.weight_bytes)),
            *_apart(found)])
     line()
-    planned = {} if found.chosen is None else {"as planned": found.points[found.chosen]}
+    planned = {} if found.planned is None else {"as planned": found.planned}
     table(("partition", ">moved", ">buffers", ">inner", ">edge", ">extra", ">work", "chains of several layers"),
           [*(_row(name, p, found) for name, p in {**found.ends, **planned}.items()),
            *(_row("Pareto front" if i == 0 else "", p, found) for i, p in enumerate(front))])

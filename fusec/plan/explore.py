@@ -19,9 +19,9 @@ from fusec.graph.graph import LayerGraph
 from fusec.plan import pareto
 from fusec.plan.cost import Nominal, sizes_of
 from fusec.plan.counting import weight_bytes
-from fusec.plan.groups import Extents, Sizes, bytes_moved, extra_multiply_adds, layers_of, multiply_adds, table
+from fusec.plan.groups import Extents, Sizes, bytes_moved, extra_multiply_adds, figures, layers_of, multiply_adds, table
 from fusec.plan.groups import GroupFigures as GroupFigures
-from fusec.plan.partition import depth_first
+from fusec.plan.partition import closed, depth_first
 from fusec.schedule.ir import Chain
 
 MAX_LAYERS = 128  # of one range: their groups are counted one by one
@@ -92,6 +92,9 @@ class Exploration:
         All partitions, those of few groups first; or the front by bytes moved.
     chosen
         Index of the point that equals the planner's own partition; None when that is not among them.
+    planned
+        The planner's own partition: the chosen point, or where it is not listed or parts what `layers` counts as one, the
+        figures of its chains all the same (the indices of two groups may then be equal). None where none was given.
     layer_by_layer, pools_merged, all_fused
         Every layer alone; the same but every pool in the kernel of the convolution before it; all layers in one group, None
         where that is not legal.
@@ -114,6 +117,7 @@ class Exploration:
     listed: bool
     points: tuple[Point, ...]
     chosen: int | None
+    planned: Point | None
     layer_by_layer: Point
     pools_merged: Point
     all_fused: Point | None
@@ -195,10 +199,12 @@ def explore(graph: LayerGraph, nominal: Nominal, *, layers: str | None = None, t
         cut = tuple(groups[i, j] for i, j in zip((0, *ends), ends, strict=False))
         return by_ends.get(ends) or _point(cut, False)
 
-    chains = [Chain(graph, layer) for layer in found]
+    chains, own = [Chain(graph, layer) for layer in found], [tuple(chain) for chain in planned]
+    chosen = _chosen(points, found, own)
     return Exploration(
         network=graph.name, layers=tuple(layer[0] for layer in found), tile=tile, height=nominal.height, width=nominal.width,
-        partitions=partitions, listed=listed, points=tuple(points), chosen=_chosen(points, found, planned),
+        partitions=partitions, listed=listed, points=tuple(points), chosen=chosen,
+        planned=_planned(graph, found, own, tile, sizes) if chosen is None else points[chosen],
         layer_by_layer=named(tuple(range(1, count + 1))),
         pools_merged=named(_pools_merged(chains, groups)),
         all_fused=named((count,)) if (0, count) in groups else None,
@@ -256,6 +262,17 @@ def _chosen(points: list[Point], layers: tuple[tuple[str, ...], ...], planned: I
     inside = {name for layer in layers for name in layer}
     wanted = {frozenset(chain) & inside for chain in planned} - {frozenset()}
     return next((i for i, p in enumerate(points) if {_names(layers, g) for g in p.groups} == wanted), None)
+
+
+def _planned(graph: LayerGraph, layers: tuple[tuple[str, ...], ...], planned: Iterable[Sequence[str]], tile: Extents,
+             sizes: Sizes) -> Point | None:
+    """The figures of the planner's chains, as far as those lie in the range and are chains there."""
+    index = {name: i for i, layer in enumerate(layers) for name in layer}
+    inside = [tuple(name for name in chain if name in index) for chain in planned]
+    chains = sorted((c for c in inside if c), key=lambda c: index[c[0]])
+    if not chains or not all(closed(graph, c) for c in chains):
+        return None
+    return _point(tuple(figures(Chain(graph, c), tile, sizes, index[c[0]], index[c[-1]]) for c in chains), False)
 
 
 def _names(layers: tuple[tuple[str, ...], ...], group: GroupFigures) -> frozenset[str]:

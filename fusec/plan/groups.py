@@ -100,7 +100,7 @@ def table(graph: LayerGraph, layers: tuple[tuple[str, ...], ...], tile: Extents,
             if not closed(graph, names):
                 continue
             try:
-                found[first, end] = _figures(Chain(graph, names), tile, sizes, first, end - 1)
+                found[first, end] = figures(Chain(graph, names), tile, sizes, first, end - 1)
             except Infeasible:
                 if end == first + 1:
                     raise
@@ -118,7 +118,14 @@ def multiply_adds(chain: Chain, sizes: Sizes) -> int:
     return sum(layer_multiply_adds(chain.graph, n, sizes[n.name], 1) for n in chain.nodes)
 
 
-def _figures(chain: Chain, tile: Extents, sizes: Sizes, first: int, last: int) -> GroupFigures:
+def figures(chain: Chain, tile: Extents, sizes: Sizes, first: int, last: int) -> GroupFigures:
+    """The figures of a chain, with the indices it is known by.
+
+    Raises
+    ------
+    Infeasible
+        No independent blocks can compute its tiles.
+    """
     extents, boxes = _pyramid(chain, tile, sizes)
     held = kept(chain, boxes, sizes)
     inputs = [held[t] for t in chain.inputs]
