@@ -20,6 +20,8 @@ MAY_IMPORT = {
     "fusec.plan": ("fusec.plan", "fusec.schedule", "fusec.graph", "fusec.targets.device", "fusec.debug"),
     "fusec.targets": ("fusec.targets", "fusec.schedule", "fusec.graph", "fusec.debug"),
     "fusec.emit": ("fusec.emit", "fusec.targets", "fusec.schedule", "fusec.graph", "fusec.runtime.program"),
+    "fusec.explain": ("fusec.explain", "fusec.plan", "fusec.targets.device", "fusec.emit.environment", "fusec.words"),
+    "fusec.words": (),
     "fusec.runtime": ("fusec.runtime",),  # copied into artefacts, which run without the rest
     "fusec.program": ("fusec.graph", "fusec.schedule", "fusec.plan.search", "fusec.targets", "fusec.runtime.program"),
     "fusec.tuning": ("fusec.tuning", "fusec.pipeline", "fusec.plan", "fusec.schedule", "fusec.graph", "fusec.targets.device",
