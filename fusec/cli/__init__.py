@@ -22,6 +22,7 @@ COMMANDS = {
     "compile": "Plan, generate and build a network, and write it as a folder.",
     "run": "Run a compiled folder or a network on arrays or pictures.",
     "plan": "Show how a network would be cut into kernels, and what that saves.",
+    "explain": "Write a page that shows how a network is fused, and what that saves.",
     "bench": "Time fused kernels against layer by layer and the reference.",
     "tune": "Measure schedules on this machine and write the fastest as a lockfile.",
     "compare": "Find the first layer whose values differ from the reference.",

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from fusec import pipeline
-from fusec.cli import exploring, options
+from fusec.cli import exploring, options, planning
 from fusec.cli.building import device_in_words, report_of, why_unfused
 from fusec.cli.options import Shape4
-from fusec.cli.output import extents, facts, in_bytes, in_seconds, in_words, line, note, plural, print_json, table
+from fusec.cli.output import extents, facts, in_bytes, in_seconds, in_words, line, plural, print_json, table
+from fusec.cli.pages import write_text
 from fusec.cli.progress import Progress
+from fusec.explain.page import explore_page
 from fusec.plan.report import ChainReport, Report, StageReport
-from fusec.runtime.cuda import gpu
-from fusec.targets.device import DEVICES, Device, find_device
-
-NO_GPU_DEVICE = "h200"  # planned for when a GPU is asked for and there is none
+from fusec.targets.device import Device
 
 
 @click.command(epilog="Example: fusec plan alexnet --device h200 --shape 1x3x227x227")
 @options.NETWORK
 @options.SHAPE
-@click.option("--device", metavar="NAME", help=f"Plan for this device: {', '.join(DEVICES)}, cpu, or an architecture such as "
-                                               "sm_90. It need not be there.")
-@click.option("--target", type=click.Choice(options.TARGETS), help="Plan for this machine's GPU or CPU.  [default: auto]")
+@planning.device
 @options.FUSE
 @click.option("--explore", is_flag=True, help="Show every way to cut the layers into chains, and the Pareto front of them.")
 @options.LAYERS
 @options.TILE
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="With --explore: write it as a page too.")
 @options.JSON
 def command(network: str, shape: Shape4 | None, device: str | None, target: str | None, fuse: str, explore: bool,
-            layers: str | None, tile: tuple[int, int] | None, as_json: bool) -> None:
+            layers: str | None, tile: tuple[int, int] | None, html: Path | None, as_json: bool) -> None:
     """Show how a network would be cut into kernels, and what that saves.
 
     The first table has a row for each chain, the layers that share a kernel: its tile (images, channels, height, width), if
@@ -42,10 +42,9 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
 
     Needs neither weights nor a GPU nor a compiler.
     """
-    options.only_one(device=device, target=target)
-    if not explore and (layers is not None or tile is not None):
-        raise click.UsageError("--layers and --tile belong to --explore")
-    chosen = _device(device, target)
+    if not explore and (layers is not None or tile is not None or html is not None):
+        raise click.UsageError("--layers, --tile and --html belong to --explore")
+    chosen = planning.choose(device, target)
     with Progress() as progress:
         progress.phase("planning")
         planned = pipeline.plan(pipeline.read(network, missing="blank"), chosen, fuse, shape)
@@ -53,6 +52,8 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
         if explore:
             progress.phase("exploring")
             found = exploring.explored(planned, layers, tile or (1, 1))
+            if html is not None:
+                write_text(html, explore_page(found))
     asked = {"target": chosen.target, "arch": chosen.arch, "fuse": fuse}
     if explore and as_json:
         print_json({**found.to_json(), "device": chosen.name, **asked})
@@ -62,15 +63,6 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
         print_json({**report.to_json(), **asked})
     else:
         _show(report, chosen, why_unfused(planned, fuse))
-
-
-def _device(name: str | None, target: str | None) -> Device:
-    if name is not None:
-        return find_device(name)
-    if target == "cuda" and not gpu.available():
-        note(f"there is no GPU here; planned for {NO_GPU_DEVICE} (--device names another)")
-        return DEVICES[NO_GPU_DEVICE]
-    return pipeline.choose_device(target or "auto")
 
 
 def _show(report: Report, device: Device, unfused: str | None) -> None:

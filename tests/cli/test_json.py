@@ -76,6 +76,14 @@ def test_plan_explore(net: str) -> None:
                                 "extra_multiply_adds", "pareto"}
 
 
+def test_explain(net: str, tmp_path: Path) -> None:
+    made = invoke_json("explain", net, "--device", "h200", "-o", tmp_path / "page.html", "--svg", tmp_path / "figures")
+    assert made.keys() == documented()["explain"]
+    assert (made["network"], made["device"], made["target"], made["arch"]) == ("small", "h200", "cuda", "sm_90")
+    assert made["file"] == str(tmp_path / "page.html")
+    assert sorted(made["figures"]) == sorted(map(str, (tmp_path / "figures").iterdir()))
+
+
 def test_bench(net: str) -> None:
     made = invoke_json("bench", net, "--target", "cpu", "--batch", 2, "--repeat", 3)
     assert made.keys() == documented()["bench"]
