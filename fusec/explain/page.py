@@ -179,11 +179,9 @@ def _front_words(exploration: Exploration | None) -> tuple[str, ...]:
             f"image{size}, without weights.", f"Layer by layer {in_bytes(one.bytes_moved)} are moved{fused}."]
     if not exploration.listed:
         said.append("That is too many to draw: only the front is shown, found by dynamic programming.")
-    if exploration.planned is None:
-        said.append("The planner's choice is none of these.")
-    else:
-        said.append(f"The planner's choice moves {in_bytes(exploration.planned.bytes_moved)}. It is made for the least time, "
-                    "and so need not lie on the front.")
+    if exploration.planned is not None:
+        said.append(f"As planned, {in_bytes(exploration.planned.bytes_moved)} are moved; plans are made for the least time, "
+                    "and need not lie on the front.")
     return tuple(said)
 
 

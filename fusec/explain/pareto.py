@@ -1,6 +1,6 @@
 """Every way to cut a network into groups: bytes moved against storage on the chip, and the Pareto front.
 
-In: an exploration. Out: a figure with a dot for each partition, the front as a line, and the planner's own choice. The axes are
+In: an exploration. Out: a figure with a dot for each partition, the front as a line, and what is planned. The axes are
 those of Alwani, Chen, Ferdman and Milder, "Fused-layer CNN accelerators", MICRO 2016, figure 11, the other way round.
 """
 
@@ -58,15 +58,15 @@ def _draw(exploration: Exploration, front: Sequence[Point], canvas: Canvas) -> D
     if exploration.planned is not None:
         x, y = plot.at(exploration.planned.buffer_bytes, exploration.planned.bytes_moved)
         body.append(element("circle", cx=x, cy=y, r=RING, class_="chosen", data_part="chosen"))
-        entries.append(("chosen", "the planner's choice"))
+        entries.append(("chosen", "as planned"))
     body += _names(named, plot, on_front, list(others.values()))
     extra, words = legend(entries, 0, TOP + height + 52, canvas.width)
     return TOP + height + 52 + extra, body + words
 
 
 def _named(exploration: Exploration) -> list[tuple[Point, str]]:
-    """The points that get a label, the planner's own first."""
-    named = ((exploration.planned, "the planner's choice"), (exploration.layer_by_layer, "layer by layer"),
+    """The points that get a label, what is planned first."""
+    named = ((exploration.planned, "as planned"), (exploration.layer_by_layer, "layer by layer"),
              (exploration.all_fused, "all in one group"))
     return [(point, words) for point, words in named if point is not None]
 

@@ -21,13 +21,15 @@ class Table:
     title: str
     note: str
     columns: tuple[tuple[str, bool], ...]  # heading, whether it holds numbers
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[tuple[str, bool], ...], ...]  # of cells: text, whether it is a number
 
 
 def table(title: str, note: str, headings: Sequence[str], rows: Iterable[Sequence[str | int]]) -> Table:
     """A table of texts and whole numbers; a heading that begins with `>` is that of a column of numbers."""
-    cells = tuple(tuple(f"{c:,}" if isinstance(c, int) else c for c in row) for row in rows)
-    return Table(title, note, tuple((h.removeprefix(">"), h.startswith(">")) for h in headings), cells)
+    columns = tuple((h.removeprefix(">"), h.startswith(">")) for h in headings)
+    cells = tuple(tuple((f"{c:,}" if isinstance(c, int) else c, numeric) for c, (_, numeric) in zip(row, columns, strict=True))
+                  for row in rows)
+    return Table(title, note, columns, cells)
 
 
 def chains(report: Report, layerwise: Report) -> Table:
@@ -55,7 +57,7 @@ def front(exploration: Exploration) -> Table:
     """The Pareto front, and the named partitions wherever they lie."""
     planned = () if exploration.planned is None else (exploration.planned,)
     points = dict.fromkeys((*exploration.front, *planned, *exploration.ends.values()))
-    return _partitions("The Pareto front", "Behind it the planner's choice and layer by layer, where they are not on it.",
+    return _partitions("The Pareto front", "Behind it what is planned and layer by layer, where they are not on it.",
                        exploration, list(points))
 
 

@@ -14,6 +14,8 @@ from tests.cli.harness import invoke, write
 from tests.explain.browser import Page, chromium
 from tests.explain.test_page import HOSTILE
 
+pytestmark = pytest.mark.slow
+
 OPEN_ALL = "document.querySelectorAll('details').forEach(d => { d.open = true; })"
 # Texts of one drawing whose boxes meet by more than a pixel, and texts that leave it; turned ones are left out.
 COLLISIONS = """

@@ -138,8 +138,8 @@ def test_the_numbers_of_the_summary() -> None:
     assert f"{single.seconds / totals.seconds:.2f} times as fast" in html
     assert "7 layers, 1 kernel" in html
     [chain] = given.report.chains
-    assert f"<td>{chain.multiply_adds:,}</td>" in html
-    assert f"<td>{chain.bytes_unfused:,}</td>" in html
+    assert f'<td class="number">{chain.multiply_adds:,}</td>' in html
+    assert f'<td class="number">{chain.bytes_unfused:,}</td>' in html
 
 
 def test_chains_of_one_layer_are_folded_away_where_they_are_many() -> None:
