@@ -87,11 +87,11 @@ def survey(graph: LayerGraph, device: Device, nominal: Nominal) -> Survey:
             if (seconds := known(start, end)) is not None:
                 prices[start, end] = seconds
     ends = cheapest(len(order), lambda start, end: prices.get((start, end)))
-    keys = {i: _key(Chain(graph, order[slice(*i)]), nominal) for i in prices}
+    keys = {i: chain_key(Chain(graph, order[slice(*i)]), nominal) for i in prices}
     return Survey(graph, device, nominal, order, prices, keys, tuple(zip([0, *ends], ends, strict=False)))
 
 
-def _key(chain: Chain, nominal: Nominal) -> object:
+def chain_key(chain: Chain, nominal: Nominal) -> object:
     """All that the kernels of a chain depend on but its weights: its signature, and which tensors are the network's own, since
     those have their layout."""
     graph = chain.graph
