@@ -27,7 +27,7 @@ from fusec.targets.device import Device
 Floats = NDArray[np.float64]
 
 WALKED = {"cuda": 1.05, "cpu": 1.0}  # strips against tiles, beyond what is counted; not yet measured on a GPU
-OVERLAP_LOSS = {"cuda": 0.6, "cpu": 0.2}  # share of the shorter of compute and memory time the longer one does not hide
+OVERLAP_LOSS = {"cuda": 0.6, "cpu": 0.23}  # share of the shorter of compute and memory time the longer one does not hide
 FUNCTION_COST = 38.0  # instructions of an exponential, a power or a division per output
 ACTIVATION_COST = 1.2  # instructions of an epilogue's step per output
 POOLED = 0.0  # instructions per output of a convolution that goes into a pool in registers
@@ -58,15 +58,15 @@ SPARE_REGISTERS = 4  # of those, not used for sums and weights
 VECTOR_BLOCKS = (4, 3, 2, 1)  # vectors of a block: the first that divides them
 IMAGE_BLOCKS = (8, 4, 2, 1)  # images of a block: the first for which there is room
 LOADS_PER_CYCLE = 2.0
-LEVEL1, WEIGHT_RATE = 32 * 1024, 40.0  # bytes of weights that stay near, and bytes per cycle of those that do not
-SUM_LATENCY = 4.0  # cycles between two additions to one sum
-BLOCK_COST = 2.0  # cycles to begin a block and to end it, and for each of its vectors
+LEVEL1, WEIGHT_RATE = 32 * 1024, 39.0  # bytes of weights that stay near, and bytes per cycle of those that do not
+SUM_LATENCY = 3.0  # cycles between two additions to one sum
+BLOCK_COST = 1.0  # cycles to begin a block and to end it, and for each of its vectors
 CPU_EFFICIENCY = 1.0  # of the inner loops, against their bound by issue slots
-ROW_COST = 5.0  # cycles per row of a stage
-CPU_OTHER = 0.9  # instructions of a vector of outputs of a layer without multiply-adds, on top of one per vector read
-CPU_STAGE = 30.0  # cycles per stage and tile
-TRANSPOSE_COST = 0.4  # cycles per element loaded when vectors do not fit
-KEPT = 0.5  # share of a core's own cache in which scratch stays; what is beyond it moves to and from the shared cache
+ROW_COST = 6.0  # cycles per row of a stage
+CPU_OTHER = 1.5  # instructions of a vector of outputs of a layer without multiply-adds, on top of one per vector read
+CPU_STAGE = 65.0  # cycles per stage and tile
+TRANSPOSE_COST = 0.33  # cycles per element loaded when vectors do not fit
+KEPT = 0.67  # share of a core's own cache in which scratch stays; what is beyond it moves to and from the shared cache
 
 
 @dataclass(frozen=True, eq=False)
