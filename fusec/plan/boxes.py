@@ -9,7 +9,7 @@ extent(T) = extent(g) + scale * (T - g) for all tile extents T that are multiple
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,7 +31,7 @@ class Boxes:
     Attributes
     ----------
     extent
-        (3, T, N) channels, rows and columns of each box, borders ignored; of a strip, the boxes of one step.
+        (3, T, N) channels, rows and columns of each box, borders ignored; of a strip, what is held in one step.
     covered
         (3, T, N) positions inside the image along each axis, summed over all tiles along that axis.
     grid
@@ -46,8 +46,12 @@ class Boxes:
         (N,) steps of a tile; 1 where overlap along y is recomputed.
     steps_y
         (N,) steps of all tiles along y together; those below the image are not taken.
+    warm_up
+        (N,) steps above a strip.
     fresh
-        (T, N) rows of each box that are made, or read, in every step but the first.
+        (T, N) rows of each box that are made, or read, in a step.
+    early
+        (T, N) rows that are made, or read, in the warm-up of a strip.
     folded
         The tensors with rows that the next step needs again.
     """
@@ -61,7 +65,9 @@ class Boxes:
     batch: int
     steps: Ints
     steps_y: Ints
+    warm_up: Ints
     fresh: Ints
+    early: Ints
     folded: frozenset[str] = frozenset()
 
     @property
@@ -82,9 +88,12 @@ def boxes_of(schedule: Schedule, sizes: Mapping[str, tuple[int, int]], batch: in
     full = tensor_sizes(chain, sizes)
     names = (*chain.inputs, *chain.names)
     extents = (tile.channels, tile.height, tile.width)
-    steps = (None, None if schedule.step is None else [schedule.step], None)
-    tables = [_Table.of([getattr(boxes[t], a) for t in names], [full[t][i] for t in names], [extents[i]], full[chain.output][i],
-                        steps=steps[i]) for i, a in enumerate(AXES)]
+    tables = [_Table.of([getattr(boxes[t], a) for t in names], [full[t][i] for t in names], [extents[i]], full[chain.output][i])
+              for i, a in enumerate(AXES)]
+    if schedule.step is not None:
+        whole = pyramid(chain, replace(tile, height=schedule.step))
+        tables[1] = _strips([whole.tensors[t].y for t in names], [boxes[t].y for t in names], [full[t][1] for t in names],
+                            [tile.height], [schedule.step], full[chain.output][1])
     zero = np.zeros(1, dtype=np.int64)
     folded = frozenset(b.tensor for b in schedule.buffers if b.fold is not None)
     return _join(names, tables, [zero] * 3, zero + tile.images, full, batch, folded)
@@ -97,25 +106,22 @@ def tensor_sizes(chain: Chain, sizes: Mapping[str, tuple[int, int]]) -> dict[str
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """One axis: arrays (T, candidates); for each candidate the numbers of tiles, of steps of a tile and of steps in all."""
+    """One axis: arrays (T, candidates), or (candidates,); their names are those of `Boxes`."""
 
     extent: Ints
     covered: Ints
-    fresh: Ints
     tiles: Ints
     steps: Ints
     steps_all: Ints
+    warm_up: Ints
+    fresh: Ints
+    early: Ints
 
     @staticmethod
-    def of(parts: Sequence[Affine], sizes: Sequence[int], tiles: Sequence[int], size: int, base: int | None = None,
-           steps: Sequence[int] | None = None) -> _Table:
-        """For all tile extents `tiles`, each with its step of `steps` where tiles are strips.
-
-        The footprints are those of a tile (or step) of `base` positions, or of the only one given.
-        """
-        strips = np.array(tiles, dtype=np.int64)
-        extents = strips if steps is None else np.array(steps, dtype=np.int64)
-        count = -(-size // strips)
+    def of(parts: Sequence[Affine], sizes: Sequence[int], tiles: Sequence[int], size: int, base: int | None = None) -> _Table:
+        """From footprints computed for a tile extent of `base` (or for the one extent given), for all extents `tiles`."""
+        extents = np.array(tiles, dtype=np.int64)
+        count = -(-size // extents)
         numerator = np.array([p.scale.numerator for p in parts], dtype=np.int64)[:, None]
         denominator = np.array([p.scale.denominator for p in parts], dtype=np.int64)[:, None]
         offset = np.array([p.offset for p in parts], dtype=np.int64)[:, None]
@@ -123,13 +129,9 @@ class _Table:
         known = np.array([s if p.extent is None else p.extent for p, s in zip(parts, sizes, strict=True)])[:, None]
         grown = np.zeros_like(extents) if base is None else extents - base
         extent = known + numerator * grown // denominator
-        moved = numerator * extents // denominator
-        fresh = extent if steps is None else np.minimum(extent, moved)
-        kept = extent - fresh  # made in a strip's first step alone
-        steps_all = -(-size // extents)
-        inside = covered(moved, offset + kept, fresh, full, steps_all) \
-            + covered(numerator * strips // denominator, offset, kept, full, count)
-        return _Table(extent, inside, fresh, count, np.minimum(strips // extents, steps_all), steps_all)
+        inside = covered(numerator * extents // denominator, offset, extent, full, count)
+        one = np.ones_like(count)
+        return _Table(extent, inside, count, one, count, 0 * one, extent, 0 * extent)
 
     def __or__(self, other: _Table) -> _Table:
         return _Table(*(np.hstack([getattr(self, f.name), getattr(other, f.name)]) for f in fields(_Table)))
@@ -137,12 +139,34 @@ class _Table:
 
 def _join(names: Sequence[str], tables: Sequence[_Table], picks: Sequence[Ints], images: Ints, full: Mapping[str, Size],
           batch: int, folded: frozenset[str]) -> Boxes:
+    y, pick = tables[1], picks[1]
     return Boxes({t: i for i, t in enumerate(names)},
                  np.stack([t.extent[:, p] for t, p in zip(tables, picks, strict=True)]),
                  np.stack([t.covered[:, p] for t, p in zip(tables, picks, strict=True)]),
                  np.stack([t.tiles[p] for t, p in zip(tables, picks, strict=True)]),
-                 images, np.array([full[t] for t in names], dtype=np.int64).T, batch, tables[1].steps[picks[1]],
-                 tables[1].steps_all[picks[1]], tables[1].fresh[:, picks[1]], folded)
+                 images, np.array([full[t] for t in names], dtype=np.int64).T, batch, y.steps[pick], y.steps_all[pick],
+                 y.warm_up[pick], y.fresh[:, pick], y.early[:, pick], folded)
+
+
+def _strips(whole: Sequence[Affine], held: Sequence[Affine], sizes: Sequence[int], heights: Sequence[int],
+            steps: Sequence[int], size: int, base: int | None = None) -> _Table:
+    """Rows of strips of `heights`, walked down in `steps`: from the pyramid of a step of `base` rows, and what that holds."""
+    strip, step = np.array(heights, dtype=np.int64), np.array(steps, dtype=np.int64)
+    strips, turns = -(-size // strip), -(-size // step)
+    grown = step - (step if base is None else base)
+    scale, below = (np.array([getattr(p.scale, name) for p in whole], dtype=np.int64)[:, None]
+                    for name in ("numerator", "denominator"))
+    full, start = (np.array(v, dtype=np.int64)[:, None] for v in (sizes, [p.offset for p in whole]))
+    reach, extent = (np.array([p.extent or 0 for p in parts])[:, None] + scale * grown // below for parts in (whole, held))
+    moved, apart = scale * step // below, scale * strip // below
+    fresh, end = np.minimum(extent, moved), start + reach
+    warm_up = np.max(-(-(reach - moved) // moved), axis=0)
+    early, inside = np.zeros_like(reach), covered(moved, end - fresh, fresh, full, turns)
+    for k in range(1, int(warm_up.max(initial=0)) + 1):  # the rows of the k-th step above the strip, as far as it needs them
+        first = np.maximum(start, end - k * moved - fresh)
+        rows = np.maximum(0, end - k * moved - first)
+        early, inside = early + rows, inside + covered(apart, first, rows, full, strips)
+    return _Table(extent, inside, strips, np.minimum(strip // step, turns), turns, warm_up, fresh, early)
 
 
 class Family:
@@ -211,9 +235,14 @@ class Family:
 
         A box has as many rows more than it moves by, however long the step.
         """
+        return frozenset() if self._held is None else line_buffers(self._held, self.granularity[1])
+
+    @cached_property
+    def _held(self) -> Pyramid | None:
+        """What a step of the smallest strip holds; None where there is nothing to walk down."""
         if self._moving is None or any(box.y.scale == 0 for box in self._moving.tensors.values()):
-            return frozenset()
-        return line_buffers(self._moving, self.granularity[1])
+            return None
+        return pyramid(self.chain, Tile(1, self.size[0], *self._sides(whole=False)), fresh=True)
 
     def boxes(self, extents: Sequence[Sequence[int]], picks: Sequence[Ints], images: Ints, batch: int,
               steps: Sequence[int] | None = None) -> Boxes:
@@ -226,9 +255,9 @@ class Family:
         return _join(self.names, tables, picks, images, self.full, batch, frozenset() if steps is None else self.folded)
 
     def _strips(self, heights: Sequence[int], steps: Sequence[int]) -> _Table:
-        assert self._moving is not None
-        parts, sizes = [self._moving.tensors[t].y for t in self.names], [self.full[t][1] for t in self.names]
-        return _Table.of(parts, sizes, heights, self.size[1], self.granularity[1], steps)
+        assert self._moving is not None and self._held is not None
+        whole, held = ([p.tensors[t].y for t in self.names] for p in (self._moving, self._held))
+        return _strips(whole, held, [self.full[t][1] for t in self.names], heights, steps, self.size[1], self.granularity[1])
 
     def _table(self, axis: int, extents: Sequence[int]) -> _Table:
         """`extents` ascending: those that move, then at most one that covers a pinned axis."""

@@ -15,7 +15,7 @@ import numpy as np
 from fusec.errors import Infeasible
 from fusec.graph import layers as L
 from fusec.graph.graph import Node
-from fusec.plan.footprint import Pyramid, line_buffers, pyramid
+from fusec.plan.footprint import Pyramid, line_buffers, pyramid, warm_up
 from fusec.plan.merge import merged_pools
 from fusec.plan.placement import lives, offsets
 from fusec.schedule.ir import Buffer, Chain, Footprint, Layout, Overlap, Read, Schedule, Space, Stage, Tile
@@ -41,26 +41,33 @@ def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str],
     channels = chain.shapes[chain.output].channels
     if channels % tile.channels:
         raise Infeasible(f"a tile of {tile.channels} channels does not divide the {channels} of '{chain.output}'")
-    boxes = pyramid(chain, tile if step is None else replace(tile, height=step))
+    rows = tile if step is None else replace(tile, height=step)
+    boxes = whole = pyramid(chain, rows)
     if step is not None:
-        check_walk(chain, boxes, tile, step)
+        check_walk(chain, whole, tile, step)
+        boxes = pyramid(chain, rows, fresh=True)
     for tensor in staged:
         if boxes.tensors[tensor].y.extent is None or boxes.tensors[tensor].x.extent is None:
             raise Infeasible(f"'{tensor}' is read as a whole image of open size, which has no place in scratch")
     folded = frozenset() if step is None else line_buffers(boxes, step)
     buffers = _buffers(chain, boxes, tile.images, device, staged, folded)
     outside = {t: _global(chain, t, boxes.tensors[t], tile.images, device) for t in (*chain.inputs, chain.output)}
+    def start(tensor: str) -> int | None:
+        return None if step is None else whole.tensors[tensor].y.offset
+
     stages: list[Stage] = []
     loaded: set[str] = set()
     for node in chain.nodes:
         for tensor in dict.fromkeys(node.inputs):
             if tensor in staged and tensor not in loaded:
                 loaded.add(tensor)
-                whole = Read(outside[tensor], boxes.tensors[tensor], guarded=True)
-                stages.append(Stage(f"load {tensor}", None, (whole,), buffers[tensor]))
+                source = Read(outside[tensor], boxes.tensors[tensor], guarded=True)
+                stages.append(Stage(f"load {tensor}", None, (source,), buffers[tensor], start(tensor)))
         reads = tuple(_read(node, i, buffers.get(t) or outside[t], boxes) for i, t in enumerate(node.inputs))
-        stages.append(Stage(node.name, node, reads, outside[node.name] if node.name == chain.output else buffers[node.name]))
-    return Schedule(chain, tile, tuple(stages), _overlap(boxes.tensors[chain.output], step), step=step)
+        writes = outside[node.name] if node.name == chain.output else buffers[node.name]
+        stages.append(Stage(node.name, node, reads, writes, start(node.name)))
+    overlap = _overlap(boxes.tensors[chain.output], step)
+    return Schedule(chain, tile, tuple(stages), overlap, step=step, warm_up=0 if step is None else warm_up(whole, step))
 
 
 def check_walk(chain: Chain, boxes: Pyramid, tile: Tile, step: int) -> None:

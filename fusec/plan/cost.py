@@ -216,17 +216,21 @@ Span = tuple[Ints, Ints]
 def _spans(schedule: Schedule, stage: Stage, sizes: Mapping[str, tuple[int, int]], first: bool = False) -> list[Span]:
     """(start, end) of what a stage makes for each tile, or for the first one, along channels, rows and columns.
 
-    Along y these are the rows of each step: all of the box in a tile's first, the fresh ones in the others.
+    Along y these are the rows of each step of a strip, those of its warm-up included.
     """
     chain, tile, box, tensor = schedule.chain, schedule.tile, stage.footprint, stage.writes.tensor
     out, size = (tensor_sizes(chain, sizes)[t] for t in (chain.output, tensor))
-    extents = (tile.channels, tile.height, tile.width)
-    ends = [min(e, o) if first else o for e, o in zip(extents, out, strict=True)]
-    (c0, c1), (y0, y1), (x0, x1) = (ends_at(part, np.arange(0, end, step, dtype=np.int64), n) for part, end, step, n in
-                                    zip((box.c, box.y, box.x), ends, (tile.channels, schedule.rows, tile.width), size,
-                                        strict=True))
-    later = np.arange(0, ends[1], schedule.rows) % tile.height != 0
-    y0 = np.where(later, y1 - schedule.fresh(stage), y0)
+    height = min(tile.height, out[1]) if first else out[1]
+    (c0, c1), (x0, x1) = (ends_at(part, np.arange(0, min(step, o) if first else o, step, dtype=np.int64), n)
+                          for part, step, o, n in ((box.c, tile.channels, out[0], size[0]),
+                                                   (box.x, tile.width, out[2], size[2])))
+    turns = [(strip, step) for strip in range(0, height, tile.height) for step in schedule.steps(strip, height)]
+    strips, steps = np.array(turns, dtype=np.int64).T
+    y0, y1 = ends_at(box.y, steps, size[1])
+    if stage.start is not None:
+        begun = strips * box.y.scale.numerator // box.y.scale.denominator + stage.start
+        y0 = np.minimum(np.maximum(y1 - schedule.fresh(stage), begun), y1)
+        y1 = np.maximum(y0, y1)
     return [(np.clip(start, 0, n), np.clip(end, 0, n))
             for start, end, n in zip((c0, y0, x0), (c1, y1, x1), size, strict=True)]
 

@@ -8,7 +8,7 @@ accelerators", MICRO 2016, section III; unions over several readers carry it to 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, floor, lcm
 
@@ -16,6 +16,7 @@ from fusec.errors import Infeasible
 from fusec.graph import layers as L
 from fusec.graph.graph import Node
 from fusec.graph.shapes import Shape
+from fusec.plan.merge import merged_pools
 from fusec.schedule.ir import WHOLE, Affine, Chain, Footprint, Tile
 
 
@@ -27,14 +28,22 @@ class Pyramid:
     reads: Mapping[tuple[str, int], Footprint]
 
 
-def pyramid(chain: Chain, tile: Tile) -> Pyramid:
+def pyramid(chain: Chain, tile: Tile, *, fresh: bool = False) -> Pyramid:
     """Walk from the output tile back to the chain's inputs.
+
+    Parameters
+    ----------
+    fresh
+        For one step of a strip, whose rows are the tile's: what must be there when every stage makes only the rows that the
+        step before did not. A box is then as high as its slowest reader asks for; its last rows are the ones that are new. A
+        convolution's box in registers stays that of its pool's.
 
     Raises
     ------
     Infeasible
         The tile cannot be computed by independent blocks: a layer needs all channels or a whole image that is not known.
     """
+    merged = merged_pools(chain) if fresh else {}
     needs: dict[str, list[Footprint]] = {chain.output: [tile_footprint(tile, chain.shapes[chain.output])]}
     tensors: dict[str, Footprint] = {}
     reads: dict[tuple[str, int], Footprint] = {}
@@ -45,16 +54,31 @@ def pyramid(chain: Chain, tile: Tile) -> Pyramid:
         if out.y.extent is None or out.x.extent is None:
             raise Infeasible(f"'{node.name}' is read as a whole image, whose size is only known at run time")
         for position, tensor in enumerate(node.inputs):
-            box = reads[node.name, position] = read_box(node, out, chain.graph.input_shapes(node)[position])
+            made = new_rows(out, tile.height) if fresh and tensor not in merged else out
+            box = reads[node.name, position] = read_box(node, made, chain.graph.input_shapes(node)[position])
             needs.setdefault(tensor, []).append(box)
     for tensor in chain.inputs:
         tensors[tensor] = _union(needs[tensor], tensor)
     return Pyramid(tensors, reads)
 
 
+def new_rows(box: Footprint, step: int) -> Footprint:
+    """The last rows of a box that moves by `step` rows of the output: those it did not have a step before."""
+    y, moved = box.y, int(box.y.scale * step)
+    if y.extent is None or y.extent <= moved:
+        return box
+    return replace(box, y=Affine(y.scale, y.offset + y.extent - moved, moved))
+
+
 def line_buffers(boxes: Pyramid, step: int) -> frozenset[str]:
-    """The tensors of which a tile needs rows that the one `step` rows above it needs too."""
+    """The tensors with rows that are kept from one step of `step` rows to the next; `boxes` are those of a step."""
     return frozenset(t for t, box in boxes.tensors.items() if box.y.extent is not None and box.y.extent > box.y.scale * step)
+
+
+def warm_up(whole: Pyramid, step: int) -> int:
+    """Steps above a strip after which every row is there that its first step needs: `whole` is the pyramid of that step."""
+    reaches = [(box.y.extent or 0, box.y.scale * step) for box in whole.tensors.values()]
+    return max(ceil((reach - moved) / moved) for reach, moved in reaches)
 
 
 def tile_footprint(tile: Tile, shape: Shape) -> Footprint:

@@ -220,8 +220,10 @@ def _direct(schedule: Schedule, boxes: Boxes) -> tuple[InputReport, ...]:
 
 def _extent(boxes: Boxes, schedule: Schedule, tensor: str, footprint: Footprint) -> tuple[Box, int]:
     """What a whole tile needs of a tensor, and how many rows of that at a time."""
-    c, held, x = (int(n) for n in boxes.extent[:, boxes.index[tensor], 0])
-    return (c, held + int(footprint.y.scale * (schedule.tile.height - schedule.rows)), x), held
+    i = boxes.index[tensor]
+    c, held, x = (int(n) for n in boxes.extent[:, i, 0])
+    step = int(boxes.early[i, 0] + boxes.fresh[i, 0])
+    return (c, step + int(footprint.y.scale * (schedule.tile.height - schedule.rows)), x), held
 
 
 def _owned(footprint: Footprint, extent: Box, tile: Tile) -> Box:

@@ -123,10 +123,10 @@ def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, 
     if device.target == "cuda":
         per_core = np.minimum(device.scratch_per_core // (scratch + BLOCK_RESERVE), device.max_threads_per_core // THREADS)
         blocks = np.maximum(1, np.minimum(per_core, device.registers_per_core // (REGISTERS * THREADS)))
-        compute = _cuda(works, boxes.tiles, boxes.steps, blocks, device)
+        compute = _cuda(works, boxes.tiles, boxes.steps + boxes.warm_up, blocks, device)
     else:
         blocks = np.ones_like(boxes.tiles)
-        compute = _cpu(works, boxes.tiles, boxes.steps, device)
+        compute = _cpu(works, boxes.tiles, boxes.steps + boxes.warm_up, device)
     if boxes.folded:
         compute = compute * WALKED[device.target]
     waves = -(-boxes.tiles // (device.cores * blocks))
@@ -134,11 +134,11 @@ def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, 
 
 
 def _made(boxes: Boxes, tensor: str) -> tuple[Ints, Ints, Floats]:
-    """Images, the box made at a time, and the passes that make all rows of a tile: the first step's are several."""
+    """Images, the box made at a time, and how many times as many rows a tile makes in all, the warm-up of a strip included."""
     i = boxes.index[tensor]
     channels, rows, columns = boxes.inside[:, i]
     fresh = np.minimum(rows, boxes.fresh[i])
-    return boxes.images, np.stack([channels, fresh, columns]), boxes.steps - 1 + rows / fresh
+    return boxes.images, np.stack([channels, fresh, columns]), boxes.steps + boxes.early[i] / boxes.fresh[i]
 
 
 def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool: Node | None) -> Work:
@@ -202,9 +202,11 @@ def _spilled(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints,
 
 def weight_traffic(chain: Chain, boxes: Boxes) -> Ints:
     """(nodes, N) bytes of weights that all tiles read together: each step of a tile those of the channels it computes."""
-    elsewhere = boxes.steps_y * boxes.grid[2] * -(-boxes.batch // boxes.images)
+    nodes = [boxes.index[n] for n in chain.names]
+    early = -(-boxes.early[nodes] // boxes.fresh[nodes]) * boxes.grid[1]
+    elsewhere = (boxes.steps_y + early) * boxes.grid[2] * -(-boxes.batch // boxes.images)
     per_channel = [weight_bytes(chain.graph, n) // chain.graph.shapes[n.name].channels for n in chain.nodes]
-    return np.stack([b * boxes.covered[0, boxes.index[n]] * elsewhere for b, n in zip(per_channel, chain.names, strict=True)])
+    return np.stack([b * boxes.covered[0, i] * e for b, i, e in zip(per_channel, nodes, elsewhere, strict=True)])
 
 
 def _cuda(works: list[Work], tiles: Ints, steps: Ints, blocks: Ints, device: Device) -> Floats:

@@ -146,12 +146,16 @@ class _Machine:
         for y in self.schedule.steps(row, self.output.shape[2]):
             self.origin: Extents = (channel, y, column)
             for stage in self.schedule.stages:
-                self._run_stage(stage, first=y == row)
+                self._run_stage(stage, row)
 
-    def _run_stage(self, stage: Stage, first: bool) -> None:
+    def _run_stage(self, stage: Stage, row: int) -> None:
+        """Run a stage for one step of the tile at `row`."""
         box = self._box(stage.writes)
-        if not first:
-            box = Box(box.c, box.y[len(box.y) - self.schedule.fresh(stage):], box.x)
+        if stage.start is not None:
+            first = int(stage.footprint.y.scale * row) + stage.start
+            box = Box(box.c, range(max(first, box.y.stop - self.schedule.fresh(stage)), box.y.stop), box.x)
+            if box.empty:
+                return
         extents = self.extents[stage.writes.tensor]
         inside = box.clip(extents)
         values = np.full((self.images, *box.shape), stage.writes.padding_value, self.dtype)

@@ -8,9 +8,10 @@ in extent: `Affine`. Sizes of images are chosen at run time, so the image's bord
 planner counts).
 
 Where overlap along y is reused, a tile is a strip: a block walks down it in steps of `step` rows. All boxes are then those of
-one step, whose origin takes the tile's place. A buffer that is folded keeps the rows that the next step needs again: row r of
-the tensor lies in row r modulo extent of the buffer, and its stage makes in every step but the strip's first only the rows
-that are new. So nothing is computed twice along y within a strip.
+one step, whose origin takes the tile's place. A stage makes the last rows of its box, those that are new, and a buffer that is
+folded keeps the ones before them: row r of the tensor lies in row r modulo extent of the buffer. The walk begins `warm_up`
+steps above the strip, where a stage makes nothing above the first row that the strip needs of it. So no step makes more than
+another, and nothing is computed twice along y within a strip.
 """
 
 from __future__ import annotations
@@ -166,12 +167,16 @@ class Read:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One layer's work for one tile. `node` None is a load: a copy of a chain input from GLOBAL into scratch."""
+    """One layer's work for one tile. `node` None is a load: a copy of a chain input from GLOBAL into scratch.
+
+    `start` is for strips: a strip that begins in row o of the output needs rows of this stage from scale * o + start on.
+    """
 
     name: str
     node: Node | None
     reads: tuple[Read, ...]
     writes: Buffer
+    start: int | None = None
 
     @property
     def footprint(self) -> Footprint:
@@ -223,6 +228,7 @@ class Schedule:
         default_factory=lambda: {Axis.Y: Overlap.RECOMPUTE, Axis.X: Overlap.RECOMPUTE})
     execution: Execution = Execution.IN_TIME
     step: int | None = None  # rows of the output made at a time, where a tile is a strip that a block walks down
+    warm_up: int = 0  # steps taken above a strip
 
     @cached_property
     def buffers(self) -> tuple[Buffer, ...]:
@@ -240,11 +246,11 @@ class Schedule:
         return self.tile.height if self.step is None else self.step
 
     def steps(self, y: int, height: int) -> range:
-        """First rows of the steps that the tile at row `y` of an output of `height` rows takes."""
-        return range(y, min(y + self.tile.height, height), self.rows)
+        """First rows of the steps that the tile at row `y` of an output of `height` rows takes, its warm-up included."""
+        return range(y - self.warm_up * self.rows, min(y + self.tile.height, height), self.rows)
 
     def fresh(self, stage: Stage) -> int:
-        """Rows that a stage makes in every step but a strip's first: the last ones of its box. In the first it makes all."""
+        """Rows that a stage makes in a step, the last ones of its box: of a tile all of them."""
         box = stage.footprint.y
         rows = box.extent or 1
         if stage.writes.space is Space.REGISTER:  # those under the windows of the pool that reads them

@@ -29,7 +29,7 @@ def layer_summary(node: Node) -> str:
 def _lines(schedule: Schedule) -> Iterator[str]:
     chain = schedule.chain
     overlap = ", ".join(f"{axis.name.lower()} {kind.value}" for axis, kind in schedule.overlap.items())
-    step = f", step {schedule.step} rows" if schedule.step is not None else ""
+    step = f", step {schedule.step} rows, warm-up {schedule.warm_up} steps" if schedule.step is not None else ""
     elements = schedule.scratch_elements
     yield f"schedule of {chain}: {', '.join(f'{t} {chain.shapes[t]}' for t in chain.inputs)} -> " \
           f"{chain.output} {chain.shapes[chain.output]}"
@@ -45,7 +45,7 @@ def _stage(stage: Stage) -> Iterator[str]:
     yield f"{stage.name}: {layer_summary(stage.node) if stage.node else 'copy into scratch'}"
     for read in stage.reads:
         yield f"  reads  {_read(read)}"
-    yield f"  writes {_buffer(stage.writes)}"
+    yield f"  writes {_buffer(stage.writes)}" + ("" if stage.start is None else f", strips from row {stage.start:+d} on")
 
 
 def _read(read: Read) -> str:

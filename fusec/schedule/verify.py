@@ -45,6 +45,7 @@ def verify(schedule: Schedule, device: ScratchLimit | None = None) -> None:
     _check_tile(schedule)
     _check_order(schedule)
     for stage in schedule.stages:
+        _check_start(schedule, stage)
         for position, read in enumerate(stage.reads):
             _check_claim(stage, read)
             _check_needs(schedule, stage, position)
@@ -78,6 +79,27 @@ def _check_form(schedule: Schedule) -> None:
         box = buffer.footprint.y
         _require(box.extent is not None and 0 < box.scale * schedule.rows < box.extent,
                  f"{buffer.name}: y {box} keeps no rows from one step of {schedule.rows} to the next")
+
+
+def _check_start(schedule: Schedule, stage: Stage) -> None:
+    """A walk begins early enough for all rows that the strip needs of a stage, and its readers' first rows need no others."""
+    if schedule.step is None:
+        _require(stage.start is None and schedule.warm_up == 0, f"{stage.name}: a start, but nothing is walked down")
+        return
+    box = stage.footprint.y
+    _require(stage.start is not None and box.extent is not None, f"{stage.name}: no start, though strips are walked down")
+    assert stage.start is not None and box.extent is not None
+    begun = box.offset + box.extent - (schedule.warm_up + 1) * box.scale * schedule.step
+    _require(begun <= stage.start, f"{stage.name}: a warm-up of {schedule.warm_up} steps leaves out rows from {stage.start} on")
+    if stage is schedule.stages[-1]:
+        _require(stage.start == 0, f"{stage.name}: strips begin in row {stage.start} of theirs")
+    made = {s.writes: s.start for s in schedule.stages}
+    for read in stage.reads:
+        if read.buffer in made and stage.node is not None:
+            rows = (taps(stage.node.layer, L.Axis.Y, stage.start + i) for i in range(schedule.fresh(stage)))
+            needed = min((r[0] for r in rows if r), default=made[read.buffer] or 0)
+            _require(needed >= (made[read.buffer] or 0),
+                     f"{stage.name}: needs row {needed} of {read.buffer.name}, which a strip has from {made[read.buffer]} on")
 
 
 def _check_tile(schedule: Schedule) -> None:
@@ -173,6 +195,8 @@ def _needed(schedule: Schedule, stage: Stage, position: int, name: str, origin: 
     """Per position of the stage's box, the least and the greatest input position the layer reads."""
     node = stage.node
     made = span_at(getattr(stage.footprint, name), origin, 0)
+    if name == "y":
+        made = made[len(made) - schedule.fresh(stage):]
     if node is None:
         yield made
         return

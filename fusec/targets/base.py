@@ -33,7 +33,7 @@ class AxisCode:
 class BufferCode:
     """A buffer as a variable of the kernel: its type (a library template with its arguments), pointer, box and image size.
 
-    Of a line buffer also the first row made in this step, and the row in which its box starts.
+    In a strip also the first row made in this step; of a line buffer the row in which its box starts, too.
     """
 
     name: str
@@ -44,7 +44,7 @@ class BufferCode:
     x: AxisCode
     height: str
     width: str
-    line: tuple[str, ...] = ()
+    walk: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,10 @@ class Region:
 
 
 def region(stage: Stage, shape: Shape, rows: int) -> Region:
-    """Whole box, or just the image where box and image are both fixed; of a line buffer, `rows` rows at a time."""
+    """Whole box, or just the image where box and image are both fixed; of a step of a strip, its last `rows` rows."""
     y, x = stage.footprint.y, stage.footprint.x
     (row, height, fixed_y), (column, width, fixed_x) = _clip(y, rows, shape.height), _clip(x, _extent(x), shape.width)
-    return Region(_extent(stage.footprint.c), row, column, height, width, fixed_y and fixed_x)
+    return Region(_extent(stage.footprint.c), _extent(y) - rows + row, column, height, width, fixed_y and fixed_x)
 
 
 def _clip(box: Affine, extent: int, size: int | None) -> tuple[int, int, bool]:
@@ -57,12 +57,12 @@ def axis_code(origin: str, axis: Affine) -> AxisCode:
 
 
 def region_numbers(stage: Stage, shape: Shape, rows: int) -> Numbers:
-    """The region, the box around it of which `rows` rows are made at a time, all rows of that box, and the number of images."""
+    """The region, the box around it, whose last `rows` rows from TOP on are made at a time, and the number of images."""
     r = region(stage, shape, rows)
     box = stage.footprint
     return {"IMAGES": stage.writes.images, "CHANNELS": r.channels, "ROW": r.row, "COLUMN": r.column, "ROWS": r.rows,
-            "COLUMNS": r.columns, "BOX_ROWS": rows, "BOX_COLUMNS": _extent(box.x), "HELD": _extent(box.y),
-            "INSIDE": str(r.inside).lower()}
+            "COLUMNS": r.columns, "TOP": _extent(box.y) - rows, "BOX_ROWS": rows, "BOX_COLUMNS": _extent(box.x),
+            "WALKED": str(stage.start is not None).lower(), "INSIDE": str(r.inside).lower()}
 
 
 def window_numbers(stage: Stage, read: Read) -> Numbers:

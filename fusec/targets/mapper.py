@@ -91,12 +91,17 @@ class Mapper(ABC):
         pointer = "scratch" if b.space is Space.SCRATCH else "out" if written else f"in{chain.inputs.index(b.tensor)}"
         return BufferCode(self.names[b], self.buffer_type(b, written), pointer, G.axis_code("tile_c", box.c),
                           G.axis_code("tile_y", box.y), G.axis_code("tile_x", box.x), f"h{index}", f"w{index}",
-                          self._line(b) if b.fold is not None else ())
+                          self._walk(b))
 
-    def _line(self, b: Buffer) -> tuple[str, str]:
-        """The first row of a line buffer that is made in step number `step`, and the row in which its box starts."""
-        held, fresh = b.footprint.y.extent or 0, int(b.footprint.y.scale * self.schedule.rows)
-        return f"step == 0 ? 0 : {held - fresh}", f"step * {fresh} % {held}"
+    def _walk(self, b: Buffer) -> tuple[str, ...]:
+        """In a strip, the first row made in step number `step`; of a line buffer also the row in which its box starts."""
+        stage = next((s for s in self.schedule.stages if s.writes is b and s.start is not None), None)
+        if stage is None or stage.start is None:
+            return ()
+        box, fresh = b.footprint.y, self.schedule.fresh(stage)
+        held, scale = box.extent or 0, box.scale
+        first = f"most({held - fresh}, (strip - tile_y) * {scale.numerator} / {scale.denominator} + {stage.start - box.offset})"
+        return (first,) if b.fold is None else (first, f"step * {fresh} % {held}")
 
     def ring(self, b: Buffer) -> str:
         """The rows of a line buffer as a further argument of its type."""

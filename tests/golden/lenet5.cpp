@@ -66,8 +66,8 @@ INLINE float multiply_add(float a, float b, float sum) { return __builtin_fmaf(a
 INLINE int least(int a, int b) { return a < b ? a : b; }
 INLINE int most(int a, int b) { return a > b ? a : b; }
 
-// A box in scratch. Positions outside the image hold PAD. A line buffer has RING rows, of which `first` is the first that is made
-// in this step, and row 0 lies in row `phase`.
+// A box in scratch. Positions outside the image hold PAD. `first` is the first row that is made in this step of a strip. A line
+// buffer has RING rows; row 0 lies in row `phase`.
 template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, int COLUMN_PITCH, uint32_t PAD, int RING = 0>
 struct Scratch {
   float* data;
@@ -117,9 +117,8 @@ struct Scratch {
 template <class T, int CHANNELS, bool CHANNELS_LAST>
 struct Global {
   T* data;
-  int n0, batch, c0, y0, x0, height, width;
+  int n0, batch, c0, y0, x0, height, width, first = 0;
   static constexpr bool IS_GLOBAL = true;
-  static constexpr int first = 0;
 
   INLINE T* pointer(int n, int c, int y, int x) const {
     const int64_t row = (int64_t)(n0 + n) * (CHANNELS_LAST ? height : CHANNELS);
@@ -191,7 +190,7 @@ struct Region {
 };
 template <class S, class Out>
 INLINE Region clip_region(const Out& out) {
-  const int bottom = least(S::HELD, out.height - out.y0), right = least(S::BOX_COLUMNS, out.width - out.x0);
+  const int bottom = least(S::TOP + S::BOX_ROWS, out.height - out.y0), right = least(S::BOX_COLUMNS, out.width - out.x0);
   return Region{least(S::IMAGES, out.batch - out.n0), most(out.first, -out.y0), bottom, most(0, -out.x0), right};
 }
 
@@ -200,7 +199,7 @@ template <class S, class Out>
 INLINE void fill_border(const Out& out, const Region& r, int first = 0) {
   if (Out::IS_GLOBAL) return;
   for (int n = 0; n < r.images; ++n)
-    for (int y = out.first; y < S::HELD; ++y) {
+    for (int y = out.first; y < S::TOP + S::BOX_ROWS; ++y) {
       const bool row_inside = y >= r.top && y < r.bottom;
       for (int x = 0; x < S::BOX_COLUMNS; ++x) {
         if (row_inside && x == r.left && r.right > r.left) x = r.right;
@@ -522,9 +521,9 @@ INLINE void depthwise_conv2d(const Out& out, const float* __restrict__ params, c
 
 // stage 0: load 1x32x32
 struct Stage0 {
-  static constexpr int IMAGES = 32, CHANNELS = 1, ROW = 2, COLUMN = 2, ROWS = 28, COLUMNS = 28, BOX_ROWS = 32,
-      BOX_COLUMNS = 32, HELD = 32, LANES = 1;
-  static constexpr bool INSIDE = true;
+  static constexpr int IMAGES = 32, CHANNELS = 1, ROW = 2, COLUMN = 2, ROWS = 28, COLUMNS = 28, TOP = 0,
+      BOX_ROWS = 32, BOX_COLUMNS = 32, LANES = 1;
+  static constexpr bool WALKED = false, INSIDE = true;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
     return v;
@@ -533,12 +532,12 @@ struct Stage0 {
 
 // stage 1: conv2d 5x5 + relu -> 6x28x28
 struct Stage1 {
-  static constexpr int IMAGES = 32, CHANNELS = 6, ROW = 0, COLUMN = 0, ROWS = 28, COLUMNS = 28, BOX_ROWS = 28,
-      BOX_COLUMNS = 28, HELD = 28, LANES = 8, BLOCK_V = 1, UNIT = 6, GROUP_IN = 1, GROUP_OUT = 6, GROUP_SIZE = 200,
-      WEIGHT_PITCH = 8, WEIGHTS = 0, BIAS = 240, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0,
-      BEFORE_Y = 2, AFTER_Y = 2, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 2, AFTER_X = 2,
-      BLOCK_X = 4, BLOCK_N = 1;
-  static constexpr bool INSIDE = true;
+  static constexpr int IMAGES = 32, CHANNELS = 6, ROW = 0, COLUMN = 0, ROWS = 28, COLUMNS = 28, TOP = 0,
+      BOX_ROWS = 28, BOX_COLUMNS = 28, LANES = 8, BLOCK_V = 1, UNIT = 6, GROUP_IN = 1, GROUP_OUT = 6,
+      GROUP_SIZE = 200, WEIGHT_PITCH = 8, WEIGHTS = 0, BIAS = 240, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1,
+      OFFSET_Y = 0, BEFORE_Y = 2, AFTER_Y = 2, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 2,
+      AFTER_X = 2, BLOCK_X = 4, BLOCK_N = 1;
+  static constexpr bool WALKED = false, INSIDE = true;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
     v = relu(v);
@@ -548,9 +547,9 @@ struct Stage1 {
 
 // stage 2: max_pool2d 2x2 -> 6x14x14
 struct Stage2 {
-  static constexpr int IMAGES = 32, CHANNELS = 6, ROW = 0, COLUMN = 0, ROWS = 14, COLUMNS = 14, BOX_ROWS = 14,
-      BOX_COLUMNS = 14, HELD = 14, LANES = 8, KERNEL_Y = 2, KERNEL_X = 2;
-  static constexpr bool INSIDE = true, MEAN = false;
+  static constexpr int IMAGES = 32, CHANNELS = 6, ROW = 0, COLUMN = 0, ROWS = 14, COLUMNS = 14, TOP = 0,
+      BOX_ROWS = 14, BOX_COLUMNS = 14, LANES = 8, KERNEL_Y = 2, KERNEL_X = 2;
+  static constexpr bool WALKED = false, INSIDE = true, MEAN = false;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
     return v;
@@ -559,12 +558,12 @@ struct Stage2 {
 
 // stage 3: conv2d 5x5 + relu -> 16x10x10
 struct Stage3 {
-  static constexpr int IMAGES = 32, CHANNELS = 16, ROW = 0, COLUMN = 0, ROWS = 10, COLUMNS = 10, BOX_ROWS = 10,
-      BOX_COLUMNS = 10, HELD = 10, LANES = 8, BLOCK_V = 2, UNIT = 16, GROUP_IN = 6, GROUP_OUT = 16, GROUP_SIZE = 2400,
-      WEIGHT_PITCH = 16, WEIGHTS = 288, BIAS = 2720, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0,
-      BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0,
-      BLOCK_X = 2, BLOCK_N = 1;
-  static constexpr bool INSIDE = true;
+  static constexpr int IMAGES = 32, CHANNELS = 16, ROW = 0, COLUMN = 0, ROWS = 10, COLUMNS = 10, TOP = 0,
+      BOX_ROWS = 10, BOX_COLUMNS = 10, LANES = 8, BLOCK_V = 2, UNIT = 16, GROUP_IN = 6, GROUP_OUT = 16,
+      GROUP_SIZE = 2400, WEIGHT_PITCH = 16, WEIGHTS = 288, BIAS = 2720, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1,
+      OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0,
+      AFTER_X = 0, BLOCK_X = 2, BLOCK_N = 1;
+  static constexpr bool WALKED = false, INSIDE = true;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
     v = relu(v);
@@ -574,9 +573,9 @@ struct Stage3 {
 
 // stage 4: max_pool2d 2x2 -> 16x5x5
 struct Stage4 {
-  static constexpr int IMAGES = 32, CHANNELS = 16, ROW = 0, COLUMN = 0, ROWS = 5, COLUMNS = 5, BOX_ROWS = 5,
-      BOX_COLUMNS = 5, HELD = 5, LANES = 8, KERNEL_Y = 2, KERNEL_X = 2;
-  static constexpr bool INSIDE = true, MEAN = false;
+  static constexpr int IMAGES = 32, CHANNELS = 16, ROW = 0, COLUMN = 0, ROWS = 5, COLUMNS = 5, TOP = 0, BOX_ROWS = 5,
+      BOX_COLUMNS = 5, LANES = 8, KERNEL_Y = 2, KERNEL_X = 2;
+  static constexpr bool WALKED = false, INSIDE = true, MEAN = false;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
     return v;
@@ -585,12 +584,12 @@ struct Stage4 {
 
 // stage 5: conv2d 5x5 + relu -> 120x1x1
 struct Stage5 {
-  static constexpr int IMAGES = 32, CHANNELS = 120, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, BOX_ROWS = 1,
-      BOX_COLUMNS = 1, HELD = 1, LANES = 8, BLOCK_V = 3, UNIT = 120, GROUP_IN = 16, GROUP_OUT = 120,
-      GROUP_SIZE = 48000, WEIGHT_PITCH = 120, WEIGHTS = 2768, BIAS = 50800, KERNEL_Y = 5, STRIDE_Y = 1,
-      DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1,
-      OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, BLOCK_X = 1, BLOCK_N = 2;
-  static constexpr bool INSIDE = true;
+  static constexpr int IMAGES = 32, CHANNELS = 120, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, TOP = 0, BOX_ROWS = 1,
+      BOX_COLUMNS = 1, LANES = 8, BLOCK_V = 3, UNIT = 120, GROUP_IN = 16, GROUP_OUT = 120, GROUP_SIZE = 48000,
+      WEIGHT_PITCH = 120, WEIGHTS = 2768, BIAS = 50800, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0,
+      BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0,
+      BLOCK_X = 1, BLOCK_N = 2;
+  static constexpr bool WALKED = false, INSIDE = true;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
     v = relu(v);
@@ -600,12 +599,12 @@ struct Stage5 {
 
 // stage 6: conv2d 1x1 + relu -> 84x1x1
 struct Stage6 {
-  static constexpr int IMAGES = 32, CHANNELS = 84, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, BOX_ROWS = 1,
-      BOX_COLUMNS = 1, HELD = 1, LANES = 8, BLOCK_V = 1, UNIT = 84, GROUP_IN = 120, GROUP_OUT = 84,
-      GROUP_SIZE = 10560, WEIGHT_PITCH = 88, WEIGHTS = 50960, BIAS = 61552, KERNEL_Y = 1, STRIDE_Y = 1,
-      DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 1, STRIDE_X = 1, DILATION_X = 1,
-      OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, BLOCK_X = 1, BLOCK_N = 8;
-  static constexpr bool INSIDE = true;
+  static constexpr int IMAGES = 32, CHANNELS = 84, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, TOP = 0, BOX_ROWS = 1,
+      BOX_COLUMNS = 1, LANES = 8, BLOCK_V = 1, UNIT = 84, GROUP_IN = 120, GROUP_OUT = 84, GROUP_SIZE = 10560,
+      WEIGHT_PITCH = 88, WEIGHTS = 50960, BIAS = 61552, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0,
+      BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 1, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0,
+      BLOCK_X = 1, BLOCK_N = 8;
+  static constexpr bool WALKED = false, INSIDE = true;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
     v = relu(v);
@@ -615,19 +614,19 @@ struct Stage6 {
 
 // stage 7: conv2d 1x1 -> 10x1x1
 struct Stage7 {
-  static constexpr int IMAGES = 32, CHANNELS = 10, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, BOX_ROWS = 1,
-      BOX_COLUMNS = 1, HELD = 1, LANES = 8, BLOCK_V = 2, UNIT = 10, GROUP_IN = 84, GROUP_OUT = 10, GROUP_SIZE = 1344,
+  static constexpr int IMAGES = 32, CHANNELS = 10, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, TOP = 0, BOX_ROWS = 1,
+      BOX_COLUMNS = 1, LANES = 8, BLOCK_V = 2, UNIT = 10, GROUP_IN = 84, GROUP_OUT = 10, GROUP_SIZE = 1344,
       WEIGHT_PITCH = 16, WEIGHTS = 61680, BIAS = 63056, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0,
       BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 1, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0,
       BLOCK_X = 1, BLOCK_N = 4;
-  static constexpr bool INSIDE = true;
+  static constexpr bool WALKED = false, INSIDE = true;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
     return v;
   }
 };
 
-extern "C" __attribute__((visibility("default"))) void k_22f0812ecd0e(
+extern "C" __attribute__((visibility("default"))) void k_4bef0daaa8fe(
     [[maybe_unused]] const float* const* inputs, float* out, [[maybe_unused]] const float* params, const int* sizes,
     long long tile, [[maybe_unused]] float* scratch) {
   const int batch = sizes[0], tiles_y = sizes[1], tiles_x = sizes[2];

@@ -4,8 +4,8 @@
 
 // Buffers as a kernel sees them. Positions are relative to the box; (c0, y0, x0) is the box's first position in its tensor.
 
-// A box in scratch. Positions outside the image hold PAD, whose bits PAD_BITS are. A line buffer has RING rows, of which `first`
-// is the first that is made in this step, and row 0 lies in row `phase`.
+// A box in scratch. Positions outside the image hold PAD, whose bits PAD_BITS are. `first` is the first row that is made in this
+// step of a strip. A line buffer has RING rows; row 0 lies in row `phase`.
 template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, unsigned PAD_BITS, int RING = 0>
 struct Scratch {
   float* data;
@@ -48,8 +48,7 @@ struct Scratch {
 template <class T, int CHANNELS>
 struct Global {
   T* data;
-  int n0, batch, c0, y0, x0, height, width;
-  static constexpr int first = 0;
+  int n0, batch, c0, y0, x0, height, width, first = 0;
 
   __device__ __forceinline__ long long index(int n, int c, int y, int x) const {
     return (((long long)(n0 + n) * CHANNELS + c0 + c) * height + y0 + y) * width + x0 + x;
@@ -104,6 +103,9 @@ __device__ __forceinline__ Channels<FIRST, Out> channels_from(const Out& out) {
   return Channels<FIRST, Out>{out, out.first};
 }
 
+// The larger of two integers.
+__device__ __forceinline__ int most(int a, int b) { return a > b ? a : b; }
+
 __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 
 // Pointwise functions of epilogues. A comparison that NaN fails keeps NaN, as the reference does.
@@ -125,28 +127,21 @@ __device__ __forceinline__ void stage_parameters(float* scratch, const float* __
     reinterpret_cast<float4*>(scratch)[i] = __ldg(reinterpret_cast<const float4*>(params) + i);
 }
 
-// A stage's box has HELD rows, made BOX_ROWS at a time. The rows that a line buffer gets in every step but the first are one
-// pass, f(first row); the first step makes all its rows, from the last pass up. is_made(y): whether a pass's row lies in the box.
-template <class S, class Out, class F>
-__device__ __forceinline__ void each_pass(const Out& out, F f) {
-  if constexpr (S::HELD == S::BOX_ROWS) {
-    f(0);
-  } else {
-#pragma unroll 1
-    for (int top = S::HELD - S::BOX_ROWS; top + S::BOX_ROWS > out.first; top -= S::BOX_ROWS) f(top);
-  }
-}
-template <class S>
-__device__ __forceinline__ bool is_made(int y) { return S::HELD == S::BOX_ROWS || y >= 0; }
+// Whether row y of a stage's box is made: in a strip the rows before the first are there already, or are not needed.
+template <class S, class Out>
+__device__ __forceinline__ bool is_made(const Out& out, int y) { return !S::WALKED || y >= out.first; }
+// Whether any row is.
+template <class S, class Out>
+__device__ __forceinline__ bool is_idle(const Out& out) { return S::WALKED && out.first >= S::TOP + S::BOX_ROWS; }
 
-// A position of a stage's region, counted by columns, rows, channels, images; relative to the box. `top` is the pass's first row.
+// A position of a stage's region, counted by columns, rows, channels, images; relative to the box.
 template <class S>
 struct Position {
   int n, c, y, x;
-  __device__ __forceinline__ explicit Position(int item, int top) {
+  __device__ __forceinline__ explicit Position(int item) {
     x = S::COLUMN + item % S::COLUMNS;
     item /= S::COLUMNS;
-    y = top + S::ROW + item % S::ROWS;
+    y = S::ROW + item % S::ROWS;
     item /= S::ROWS;
     c = item % S::CHANNELS;
     n = item / S::CHANNELS;
@@ -162,7 +157,8 @@ struct Pixel {
   template <class Out>
   __device__ __forceinline__ explicit Pixel(const Out& out)
       : y(S::INSIDE ? S::ROW : -out.y0), x(S::INSIDE ? S::COLUMN : -out.x0),
-        inside(S::INSIDE || (unsigned(y) < unsigned(S::BOX_ROWS) && unsigned(x) < unsigned(S::BOX_COLUMNS))) {}
+        inside(S::INSIDE || (y >= (S::WALKED ? out.first : 0) && y < S::TOP + S::BOX_ROWS &&
+                              unsigned(x) < unsigned(S::BOX_COLUMNS))) {}
 };
 
 // Write the padding value to the positions of the region outside the image, for layers that only write those inside.
@@ -170,23 +166,24 @@ template <class S, class Out>
 __device__ __forceinline__ void fill_outside(const Out& out) {
   if constexpr (!S::INSIDE) {
     for (int item = threadIdx.x; item < Position<S>::COUNT; item += blockDim.x) {
-      const Position<S> o(item, 0);
-      if (!out.inside(o.y, o.x)) out.pad(o.n, o.c, o.y, o.x);
+      const Position<S> o(item);
+      if (!out.inside(o.y, o.x) && is_made<S>(out, o.y)) out.pad(o.n, o.c, o.y, o.x);
     }
   }
 }
 
 // Write the padding value where the box is known to leave the image: rows above and below, columns left and right.
 template <class S, class Out>
-__device__ __forceinline__ void fill_border(const Out& out, int top = 0) {
-  constexpr int ABOVE = S::ROW * S::BOX_COLUMNS, BELOW = (S::BOX_ROWS - S::ROW - S::ROWS) * S::BOX_COLUMNS;
+__device__ __forceinline__ void fill_border(const Out& out) {
+  constexpr int ABOVE = (S::ROW - S::TOP) * S::BOX_COLUMNS;
+  constexpr int BELOW = (S::TOP + S::BOX_ROWS - S::ROW - S::ROWS) * S::BOX_COLUMNS;
   constexpr int SIDES = S::BOX_COLUMNS - S::COLUMNS, BORDER = ABOVE + BELOW + SIDES * S::ROWS;
   if constexpr (BORDER > 0) {
     for (int item = threadIdx.x; item < BORDER * S::CHANNELS * S::IMAGES; item += blockDim.x) {
       const int plane = item / BORDER, place = item % BORDER;
       int y, x;
       if (place < ABOVE) {
-        y = place / S::BOX_COLUMNS, x = place % S::BOX_COLUMNS;
+        y = S::TOP + place / S::BOX_COLUMNS, x = place % S::BOX_COLUMNS;
       } else if (place < ABOVE + BELOW) {
         y = S::ROW + S::ROWS + (place - ABOVE) / S::BOX_COLUMNS, x = (place - ABOVE) % S::BOX_COLUMNS;
       } else {
@@ -194,7 +191,7 @@ __device__ __forceinline__ void fill_border(const Out& out, int top = 0) {
         const int side = (place - ABOVE - BELOW) % WIDTH;
         y = S::ROW + (place - ABOVE - BELOW) / WIDTH, x = side < S::COLUMN ? side : side + S::COLUMNS;
       }
-      if (is_made<S>(top + y)) out.pad(plane / S::CHANNELS, plane % S::CHANNELS, top + y, x);
+      if (is_made<S>(out, y)) out.pad(plane / S::CHANNELS, plane % S::CHANNELS, y, x);
     }
   }
 }
@@ -202,13 +199,12 @@ __device__ __forceinline__ void fill_border(const Out& out, int top = 0) {
 // f(position) for every position of a stage's region that is made in this step, a thread each; the border is padded.
 template <class S, class Out, class F>
 __device__ __forceinline__ void each_position(const Out& out, F f) {
-  each_pass<S>(out, [&](int top) {
-    fill_border<S>(out, top);
-    for (int item = threadIdx.x; item < Position<S>::COUNT; item += blockDim.x) {
-      const Position<S> o(item, top);
-      if (is_made<S>(o.y)) f(o);
-    }
-  });
+  if (is_idle<S>(out)) return;
+  fill_border<S>(out);
+  for (int item = threadIdx.x; item < Position<S>::COUNT; item += blockDim.x) {
+    const Position<S> o(item);
+    if (is_made<S>(out, o.y)) f(o);
+  }
 }
 
 // The item-th block of a region: its first image, channel, row and column, and the first column that is its own (the last block
@@ -218,11 +214,11 @@ struct BlockPosition {
   static constexpr int X_BLOCKS = (R::COLUMNS + BLOCK_X - 1) / BLOCK_X, C_BLOCKS = R::CHANNELS / BLOCK_C;
   static constexpr int COUNT = X_BLOCKS * R::ROWS * C_BLOCKS * (R::IMAGES / BLOCK_N);
   int n, c, y, x, own;
-  __device__ __forceinline__ BlockPosition(int item, int top) {
+  __device__ __forceinline__ explicit BlockPosition(int item) {
     const int block = item % X_BLOCKS * BLOCK_X, last = R::COLUMNS - BLOCK_X;
     own = R::COLUMN + block;
     x = R::COLUMN + (block < last ? block : last);
-    y = top + R::ROW + item / X_BLOCKS % R::ROWS;
+    y = R::ROW + item / X_BLOCKS % R::ROWS;
     c = item / (X_BLOCKS * R::ROWS) % C_BLOCKS * BLOCK_C;
     n = item / (X_BLOCKS * R::ROWS * C_BLOCKS) * BLOCK_N;
   }
@@ -233,14 +229,13 @@ struct BlockPosition {
 template <class R, int BLOCK_N, int BLOCK_C, int BLOCK_X, class Out, class F>
 __device__ __forceinline__ void each_block(const Out& out, F block) {
   typedef BlockPosition<R, BLOCK_N, BLOCK_C, BLOCK_X> Block;
-  each_pass<R>(out, [&](int top) {
-    fill_border<R>(out, top);
+  if (is_idle<R>(out)) return;
+  fill_border<R>(out);
 #pragma unroll 1
-    for (int item = threadIdx.x; item < Block::COUNT; item += blockDim.x) {
-      const Block b(item, top);
-      if (is_made<R>(b.y)) block(b);
-    }
-  });
+  for (int item = threadIdx.x; item < Block::COUNT; item += blockDim.x) {
+    const Block b(item);
+    if (is_made<R>(out, b.y)) block(b);
+  }
 }
 
 // Convolution. A thread computes BLOCK_C channels x BLOCK_X columns x BLOCK_N images in registers. The sum of one output runs
@@ -496,12 +491,12 @@ __device__ __forceinline__ void dense(const Out& out, const float* __restrict__ 
 
 // stage 0: conv2d 5x5 + relu -> 6x28x28
 struct Stage0 {
-  static constexpr int IMAGES = 4, CHANNELS = 6, ROW = 0, COLUMN = 0, ROWS = 28, COLUMNS = 28, BOX_ROWS = 28,
-      BOX_COLUMNS = 28, HELD = 28, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 2,
-      AFTER_Y = 2, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 2, AFTER_X = 2, GROUP_IN = 1,
+  static constexpr int IMAGES = 4, CHANNELS = 6, ROW = 0, COLUMN = 0, ROWS = 28, COLUMNS = 28, TOP = 0, BOX_ROWS = 28,
+      BOX_COLUMNS = 28, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 2, AFTER_Y = 2,
+      KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 2, AFTER_X = 2, GROUP_IN = 1,
       GROUP_OUT = 6, BLOCK_C = 6, BLOCK_X = 2, BLOCK_N = 2, WEIGHT_PITCH = 8, WEIGHT_ALIGN = 4, UNROLL_Y = 1,
       UNROLL_C = 1;
-  static constexpr bool INSIDE = true, WIDE = false, BIAS = true;
+  static constexpr bool WALKED = false, INSIDE = true, WIDE = false, BIAS = true;
   static __device__ __forceinline__ float epilogue(float v, int c, const float* __restrict__ params) {
     v = relu(v);
     return v;
@@ -510,9 +505,9 @@ struct Stage0 {
 
 // stage 1: max_pool2d 2x2 -> 6x14x14
 struct Stage1 {
-  static constexpr int IMAGES = 4, CHANNELS = 6, ROW = 0, COLUMN = 0, ROWS = 14, COLUMNS = 14, BOX_ROWS = 14,
-      BOX_COLUMNS = 14, HELD = 14, KERNEL_Y = 2, KERNEL_X = 2;
-  static constexpr bool INSIDE = true, MEAN = false;
+  static constexpr int IMAGES = 4, CHANNELS = 6, ROW = 0, COLUMN = 0, ROWS = 14, COLUMNS = 14, TOP = 0, BOX_ROWS = 14,
+      BOX_COLUMNS = 14, KERNEL_Y = 2, KERNEL_X = 2;
+  static constexpr bool WALKED = false, INSIDE = true, MEAN = false;
   static __device__ __forceinline__ float epilogue(float v, int c, const float* __restrict__ params) {
     return v;
   }
@@ -520,12 +515,12 @@ struct Stage1 {
 
 // stage 2: conv2d 5x5 + relu -> 16x10x10
 struct Stage2 {
-  static constexpr int IMAGES = 4, CHANNELS = 16, ROW = 0, COLUMN = 0, ROWS = 10, COLUMNS = 10, BOX_ROWS = 10,
-      BOX_COLUMNS = 10, HELD = 10, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0,
+  static constexpr int IMAGES = 4, CHANNELS = 16, ROW = 0, COLUMN = 0, ROWS = 10, COLUMNS = 10, TOP = 0,
+      BOX_ROWS = 10, BOX_COLUMNS = 10, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0,
       AFTER_Y = 0, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, GROUP_IN = 6,
       GROUP_OUT = 16, BLOCK_C = 2, BLOCK_X = 10, BLOCK_N = 1, WEIGHT_PITCH = 16, WEIGHT_ALIGN = 2, UNROLL_Y = 5,
       UNROLL_C = 1;
-  static constexpr bool INSIDE = true, WIDE = false, BIAS = true;
+  static constexpr bool WALKED = false, INSIDE = true, WIDE = false, BIAS = true;
   static __device__ __forceinline__ float epilogue(float v, int c, const float* __restrict__ params) {
     v = relu(v);
     return v;
@@ -534,9 +529,9 @@ struct Stage2 {
 
 // stage 3: max_pool2d 2x2 -> 16x5x5
 struct Stage3 {
-  static constexpr int IMAGES = 4, CHANNELS = 16, ROW = 0, COLUMN = 0, ROWS = 5, COLUMNS = 5, BOX_ROWS = 5,
-      BOX_COLUMNS = 5, HELD = 5, KERNEL_Y = 2, KERNEL_X = 2;
-  static constexpr bool INSIDE = true, MEAN = false;
+  static constexpr int IMAGES = 4, CHANNELS = 16, ROW = 0, COLUMN = 0, ROWS = 5, COLUMNS = 5, TOP = 0, BOX_ROWS = 5,
+      BOX_COLUMNS = 5, KERNEL_Y = 2, KERNEL_X = 2;
+  static constexpr bool WALKED = false, INSIDE = true, MEAN = false;
   static __device__ __forceinline__ float epilogue(float v, int c, const float* __restrict__ params) {
     return v;
   }
@@ -544,11 +539,11 @@ struct Stage3 {
 
 // stage 4: conv2d 5x5 + relu -> 120x1x1
 struct Stage4 {
-  static constexpr int IMAGES = 4, CHANNELS = 120, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, BOX_ROWS = 1,
-      BOX_COLUMNS = 1, HELD = 1, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
+  static constexpr int IMAGES = 4, CHANNELS = 120, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, TOP = 0, BOX_ROWS = 1,
+      BOX_COLUMNS = 1, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
       KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, BLOCK_C = 8, BLOCK_N = 4,
       DEPTH = 400, WEIGHTS = 2624, WEIGHT_PITCH = 512, BIAS = 64064, UNROLL = 1;
-  static constexpr bool INSIDE = true, FLAT = true, WHOLE = false;
+  static constexpr bool WALKED = false, INSIDE = true, FLAT = true, WHOLE = false;
   static __device__ __forceinline__ float epilogue(float v, int c, const float* __restrict__ params) {
     v = relu(v);
     return v;
@@ -557,11 +552,11 @@ struct Stage4 {
 
 // stage 5: conv2d 1x1 + relu -> 84x1x1
 struct Stage5 {
-  static constexpr int IMAGES = 4, CHANNELS = 84, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, BOX_ROWS = 1,
-      BOX_COLUMNS = 1, HELD = 1, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
+  static constexpr int IMAGES = 4, CHANNELS = 84, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, TOP = 0, BOX_ROWS = 1,
+      BOX_COLUMNS = 1, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
       KERNEL_X = 1, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, BLOCK_C = 8, BLOCK_N = 4,
       DEPTH = 120, WEIGHTS = 64184, WEIGHT_PITCH = 128, BIAS = 74936, UNROLL = 1;
-  static constexpr bool INSIDE = true, FLAT = true, WHOLE = false;
+  static constexpr bool WALKED = false, INSIDE = true, FLAT = true, WHOLE = false;
   static __device__ __forceinline__ float epilogue(float v, int c, const float* __restrict__ params) {
     v = relu(v);
     return v;
@@ -570,18 +565,18 @@ struct Stage5 {
 
 // stage 6: conv2d 1x1 -> 10x1x1
 struct Stage6 {
-  static constexpr int IMAGES = 4, CHANNELS = 10, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, BOX_ROWS = 1,
-      BOX_COLUMNS = 1, HELD = 1, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
+  static constexpr int IMAGES = 4, CHANNELS = 10, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, TOP = 0, BOX_ROWS = 1,
+      BOX_COLUMNS = 1, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
       KERNEL_X = 1, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, BLOCK_C = 2, BLOCK_N = 4,
       DEPTH = 84, WEIGHTS = 75020, WEIGHT_PITCH = 128, BIAS = 76300, UNROLL = 1;
-  static constexpr bool INSIDE = true, FLAT = true, WHOLE = false;
+  static constexpr bool WALKED = false, INSIDE = true, FLAT = true, WHOLE = false;
   static __device__ __forceinline__ float epilogue(float v, int c, const float* __restrict__ params) {
     return v;
   }
 };
 
 extern "C" __global__ void __launch_bounds__(160, 3)
-k_ed67d8fe953e(const float* __restrict__ in0, float* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
+k_83053eb14ec9(const float* __restrict__ in0, float* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
   extern __shared__ __align__(16) float scratch[];
   const int tile = blockIdx.x;
   const int tile_x = tile % tiles_x * 1;

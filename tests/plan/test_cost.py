@@ -16,7 +16,8 @@ from fusec.graph.simplify import simplify
 from fusec.plan.construct import construct
 from fusec.plan.cost import Nominal, cost, nominal_for, sizes_of
 from fusec.plan.counting import covered
-from fusec.schedule.ir import Affine, Chain, Schedule, Tile
+from fusec.plan.footprint import pyramid
+from fusec.schedule.ir import Affine, Chain, Schedule, Stage, Tile
 from fusec.targets.device import DEVICES, generic_host
 from tests.plan.networks import Net, residual, vgg_prefix
 from tests.strategies import float_graphs, sizes
@@ -39,9 +40,24 @@ def clipped(part: Affine, origin: int, size: int) -> range:
     return range(max(0, start), max(0, min(size, start + part.extent)))
 
 
-def rows_of(schedule: Schedule, part: Affine, y: int, out: int, size: int) -> set[int]:
+def rows_of(schedule: Schedule, tensor: str, part: Affine, y: int, out: int, size: int) -> set[int]:
     """Rows of a tensor that the tile at row `y` makes or reads in all its steps, each once."""
-    return {row for step in schedule.steps(y, out) for row in clipped(part, step, size)}
+    if schedule.step is None:
+        return set(clipped(part, y, size))
+    whole = pyramid(schedule.chain, replace(schedule.tile, height=schedule.step)).tensors[tensor].y
+    assert part.extent is not None
+    fresh, rows = min(part.extent, int(part.scale * schedule.step)), set()
+    for step in schedule.steps(y, out):
+        end = int(part.scale * step) + part.offset + part.extent
+        rows |= {r for r in range(end - fresh, end) if r >= int(part.scale * y) + whole.offset and 0 <= r < size}
+    return rows
+
+
+def busy_steps(schedule: Schedule, stage: Stage, y: int, out: int) -> int:
+    """Steps of the tile at row `y` in which a stage makes a row, inside the image or not."""
+    box = stage.footprint.y
+    ends = [int(box.scale * step) + box.offset + (box.extent or 0) for step in schedule.steps(y, out)]
+    return sum(stage.start is None or end > int(box.scale * y) + stage.start for end in ends)
 
 
 def taps(layer: L.Layer, axis: L.Axis, position: int) -> int:
@@ -67,7 +83,7 @@ def brute_stage(schedule: Schedule, index: int, nominal: Nominal) -> tuple[int, 
         images = min(schedule.tile.images, nominal.batch - n)
         box = stage.footprint
         values = images * len(clipped(box.c, c, channels))
-        rows, columns = rows_of(schedule, box.y, y, extents[chain.output][0], height), clipped(box.x, x, width)
+        rows, columns = rows_of(schedule, tensor, box.y, y, extents[chain.output][0], height), clipped(box.x, x, width)
         positions += values * len(rows) * len(columns)
         if depth:
             products += values * depth * sum(taps(layer, L.Axis.Y, i) * taps(layer, L.Axis.X, j) for i in rows for j in columns)
@@ -98,11 +114,11 @@ def test_counts_equal_brute_force(case: tuple[Schedule, Nominal]) -> None:
         for t in chain.inputs:
             box = boxes[t]
             read += min(schedule.tile.images, nominal.batch - n) * len(clipped(box.c, c, chain.shapes[t].channels)) \
-                * len(rows_of(schedule, box.y, y, extents[chain.output][0], extents[t][0])) \
+                * len(rows_of(schedule, t, box.y, y, extents[chain.output][0], extents[t][0])) \
                 * len(clipped(box.x, x, extents[t][1]))
         for stage in schedule.stages:
             if stage.node and "weight" in stage.node.params and isinstance(stage.node.layer, L.Conv2d):
-                steps = len(schedule.steps(y, extents[chain.output][0]))
+                steps = busy_steps(schedule, stage, y, extents[chain.output][0])
                 weights += steps * len(clipped(stage.footprint.c, c, stage.node.layer.out_channels)) * (
                     stage.node.params["weight"][0].size + int(stage.node.layer.bias))
     assert found.bytes_read == 4 * read

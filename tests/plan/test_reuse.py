@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -10,11 +12,13 @@ from fusec.errors import Infeasible
 from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph
 from fusec.graph.simplify import simplify
+from fusec.plan.construct import construct
 from fusec.plan.cost import Nominal, sizes_of
 from fusec.plan.footprint import granularity, pyramid
 from fusec.plan.reuse import Kept, kept
-from fusec.schedule.ir import Chain, Tile
+from fusec.schedule.ir import Chain, Space, Tile
 from fusec.schedule.taps import READS_WHOLE_IMAGE, taps
+from fusec.targets.device import DEVICES
 from tests.plan.networks import Net
 from tests.strategies import float_graphs, sizes
 from tests.strategies_schedule import chains
@@ -113,3 +117,31 @@ def needed(chain: Chain, extents: dict[str, tuple[int, int]], end: int) -> dict[
             else:
                 needs[tensor] |= {p for o in needs[node.name] for p in taps(node.layer, L.Axis.Y, o) if p in inside}
     return needs
+
+
+@settings(max_examples=100)
+@given(data=st.data())
+def test_generated_line_buffers_hold_what_is_kept_and_what_is_new(data: st.DataObject) -> None:
+    """The counts of exploration and the buffers of a schedule come from different rules: one row of the reader, one step.
+
+    Where a window leaps over rows, the counts keep what the row behind it would need, and the buffers do not.
+    """
+    graph = simplify(data.draw(float_graphs(6, max_channels=5, max_extent=30))).graph
+    assume(graph.layers)
+    chain, nominal = data.draw(chains(graph)), Nominal((1,), *data.draw(sizes(graph, 30)))
+    step = granularity(chain, L.Axis.Y) * data.draw(st.integers(1, 3))
+    tile = Tile(1, chain.shapes[chain.output].channels, 2 * step, granularity(chain, L.Axis.X))
+    try:
+        schedule = construct(chain, tile, DEVICES["h200"], chain.inputs, step)
+    except Infeasible:
+        assume(False)
+    extents = sizes_of(graph, nominal)
+    leaps = any(isinstance(n.layer, L.Windowed) and n.layer.window(L.Axis.Y).stride > n.layer.window(L.Axis.Y).span
+                for n in chain.nodes)
+    rows = {t: k.rows // max(1, chain.shapes[t].channels * extents[t][1])
+            for t, k in kept(chain, pyramid(chain, replace(tile, height=step)), extents).items()}
+    for stage in schedule.stages[:-1]:
+        buffer = stage.writes
+        if buffer.space is Space.SCRATCH and buffer.footprint.y.extent is not None:
+            held = min(buffer.footprint.y.extent - schedule.fresh(stage), extents[buffer.tensor][0])
+            assert held == rows[buffer.tensor] or (leaps and held < rows[buffer.tensor]), buffer.name

@@ -191,7 +191,8 @@ def test_faults_that_stop_the_interpreter(fault: str) -> None:
 WALK_ERRORS: dict[str, tuple[Callable[[Schedule], Schedule], str]] = {
     "line buffer of too few rows": (lambda s: held(s, "a", "y", "first"), "b: needs"),
     "line buffer not kept": (lambda s: changed(s, "one", offset=buffer_named(s, "a").offset), "where row .* of one was"),
-    "longer steps than the boxes are for": (lambda s: replace(s, step=4), "was written 0 times"),
+    "longer steps than the boxes are for": (lambda s: replace(s, step=4), "needs"),
+    "warm-up a step too short": (lambda s: replace(s, warm_up=s.warm_up - 1), "was written last"),
     "strips over each other": (lambda s: resized(s, 5), "was written 2 times"),
 }
 

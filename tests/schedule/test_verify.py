@@ -48,6 +48,10 @@ def reuse_along_x(schedule: Schedule) -> Schedule:
     return replace(schedule, overlap={L.Axis.Y: Overlap.REUSE, L.Axis.X: Overlap.REUSE})
 
 
+def started(schedule: Schedule, name: str, later: int) -> Schedule:
+    return with_stages(schedule, (replace(s, start=(s.start or 0) + later) if s.name == name else s for s in schedule.stages))
+
+
 def swapped(schedule: Schedule, first: str, second: str) -> Schedule:
     order = {first: stage_named(schedule, second), second: stage_named(schedule, first)}
     return with_stages(schedule, (order.get(s.name, s) for s in schedule.stages))
@@ -147,6 +151,11 @@ FAULTS: dict[str, tuple[Callable[[], Schedule], Callable[[Schedule], Schedule], 
     "reuse along x by narrow strips": (walked, reuse_along_x, "do not cover the width"),
     "steps that do not divide the strip": (walked, lambda s: replace(s, tile=Tile(1, 5, 9, 4)), "do not divide a strip of 9"),
     "other steps than the boxes are for": (walked, lambda s: replace(s, step=1), "writes y"),
+    "line buffer of a row too few": (walked, lambda s: held(s, "s", "y", "first"), "s: y .* keeps no rows"),
+    "warm-up a step too short": (walked, lambda s: replace(s, warm_up=s.warm_up - 1), "leaves out rows"),
+    "warm-up without a walk": (residual, lambda s: replace(s, warm_up=1), "nothing is walked down"),
+    "stage that starts a row too late": (walked, lambda s: started(s, "a", 1), "needs row .* of a, which a strip has from"),
+    "output that starts too early": (walked, lambda s: started(s, "out", -1), "strips begin in row -1"),
     "stages in space": (residual, lambda s: replace(s, execution=Execution.IN_SPACE), "only stages in time"),
 }
 

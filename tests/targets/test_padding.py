@@ -190,6 +190,14 @@ def test_one_pixel_in_a_box_that_moves(target: Runner, name: str, tile: tuple[in
     check(target, graph, Tile(2, 3, *tile), (), image_of(graph, side, side, 3, 0, 4) * 4)
 
 
+@pytest.mark.parametrize("step", [1, 2])
+def test_one_pixel_walked_down(target: Runner, step: int) -> None:
+    """A convolution of a single position, a warp's work on CUDA, whose reader pads it: its rows are a line buffer."""
+    graph = net(4, 6, 6, a=conv(8, 6, pad=0), c=conv(3, 3, pad=2))
+    assert (graph.shapes["a"].height, graph.shapes["c"].height) == (1, 3)
+    check(target, graph, Tile(2, 3, 4, 3), (), image_of(graph, 6, 6, 3), step=step)
+
+
 def test_flatten_beside_a_padded_reader(target: Runner) -> None:
     """The box that flatten reads starts before the image, since a convolution reads its border."""
     graph = net(2, 3, 4, a=conv(3), f=L.Flatten(), b=(conv(2), "a"), g=L.Flatten(), j=(L.Concat(), "f", "g"), c=conv(5))

@@ -62,8 +62,8 @@ INLINE float multiply_add(float a, float b, float sum) { return __builtin_fmaf(a
 INLINE int least(int a, int b) { return a < b ? a : b; }
 INLINE int most(int a, int b) { return a > b ? a : b; }
 
-// A box in scratch. Positions outside the image hold PAD. A line buffer has RING rows, of which `first` is the first that is made
-// in this step, and row 0 lies in row `phase`.
+// A box in scratch. Positions outside the image hold PAD. `first` is the first row that is made in this step of a strip. A line
+// buffer has RING rows; row 0 lies in row `phase`.
 template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, int COLUMN_PITCH, uint32_t PAD, int RING = 0>
 struct Scratch {
   float* data;
@@ -113,9 +113,8 @@ struct Scratch {
 template <class T, int CHANNELS, bool CHANNELS_LAST>
 struct Global {
   T* data;
-  int n0, batch, c0, y0, x0, height, width;
+  int n0, batch, c0, y0, x0, height, width, first = 0;
   static constexpr bool IS_GLOBAL = true;
-  static constexpr int first = 0;
 
   INLINE T* pointer(int n, int c, int y, int x) const {
     const int64_t row = (int64_t)(n0 + n) * (CHANNELS_LAST ? height : CHANNELS);
@@ -187,7 +186,7 @@ struct Region {
 };
 template <class S, class Out>
 INLINE Region clip_region(const Out& out) {
-  const int bottom = least(S::HELD, out.height - out.y0), right = least(S::BOX_COLUMNS, out.width - out.x0);
+  const int bottom = least(S::TOP + S::BOX_ROWS, out.height - out.y0), right = least(S::BOX_COLUMNS, out.width - out.x0);
   return Region{least(S::IMAGES, out.batch - out.n0), most(out.first, -out.y0), bottom, most(0, -out.x0), right};
 }
 
@@ -196,7 +195,7 @@ template <class S, class Out>
 INLINE void fill_border(const Out& out, const Region& r, int first = 0) {
   if (Out::IS_GLOBAL) return;
   for (int n = 0; n < r.images; ++n)
-    for (int y = out.first; y < S::HELD; ++y) {
+    for (int y = out.first; y < S::TOP + S::BOX_ROWS; ++y) {
       const bool row_inside = y >= r.top && y < r.bottom;
       for (int x = 0; x < S::BOX_COLUMNS; ++x) {
         if (row_inside && x == r.left && r.right > r.left) x = r.right;

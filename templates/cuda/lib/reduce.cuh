@@ -37,22 +37,20 @@ __device__ __forceinline__ void global_avg_pool2d(const Out& out, const float* _
 // exp(x - max) / sum over all channels of each position; DEPTH is the number of channels.
 template <class S, class Out, class In>
 __device__ __forceinline__ void softmax(const Out& out, const float* __restrict__ params, const In& in) {
+  if (is_idle<S>(out)) return;
+  fill_border<S>(out);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  each_pass<S>(out, [&](int top) {
-    fill_border<S>(out, top);
-    for (int item = warp; item < S::IMAGES * S::ROWS * S::COLUMNS; item += blockDim.x / 32) {
-      const int x = S::COLUMN + item % S::COLUMNS, y = top + S::ROW + item / S::COLUMNS % S::ROWS;
-      const int n = item / (S::COLUMNS * S::ROWS);
-      if (!is_made<S>(y)) continue;
-      float best = -infinity(), sum = 0.0f;
-      for (int c = lane; c < S::DEPTH; c += 32) best = fmaxf(best, in.at(n, c, y, x));
-      best = warp_max(best);
-      for (int c = lane; c < S::DEPTH; c += 32) sum += expf(in.at(n, c, y, x) - best);
-      sum = warp_sum(sum);
-      for (int c = lane; c < S::CHANNELS; c += 32) {
-        const float v = expf(in.at(n, out.c0 + c, y, x) - best) / sum;
-        out.template store<S::INSIDE>(n, c, y, x, S::epilogue(v, out.c0 + c, params));
-      }
+  for (int item = warp; item < S::IMAGES * S::ROWS * S::COLUMNS; item += blockDim.x / 32) {
+    const int x = S::COLUMN + item % S::COLUMNS, y = S::ROW + item / S::COLUMNS % S::ROWS, n = item / (S::COLUMNS * S::ROWS);
+    if (!is_made<S>(out, y)) continue;
+    float best = -infinity(), sum = 0.0f;
+    for (int c = lane; c < S::DEPTH; c += 32) best = fmaxf(best, in.at(n, c, y, x));
+    best = warp_max(best);
+    for (int c = lane; c < S::DEPTH; c += 32) sum += expf(in.at(n, c, y, x) - best);
+    sum = warp_sum(sum);
+    for (int c = lane; c < S::CHANNELS; c += 32) {
+      const float v = expf(in.at(n, out.c0 + c, y, x) - best) / sum;
+      out.template store<S::INSIDE>(n, c, y, x, S::epilogue(v, out.c0 + c, params));
     }
-  });
+  }
 }
