@@ -73,7 +73,7 @@ SAMPLES = {
         Sample("resnet18", None, (1, 3, 224, 224), 4, 9), Sample("mobilenet_v2", None, (1, 3, 224, 224), 4, 10),
         Sample("lenet5", None, (250, 1, 28, 28), 7), Sample("mnist4", None, (250, 1, 28, 28), 5))}
 CONSTANTS = {
-    "cuda": ("MERGED", "CUDA_OUTPUT", "CUDA_OTHER", "POOLED", "THREADS", "REGISTERS", "SCRATCH_READS", "GUARDED_READ",
+    "cuda": ("MERGED", "CUDA_OUTPUT", "CUDA_OTHER", "WALKED", "THREADS", "REGISTERS", "SCRATCH_READS", "GUARDED_READ",
              "ROW_STALL", "STAGE_LATENCY", "GLOBAL_LATENCY", "BLOCK_LATENCY", "ACTIVATION_COST", "FUNCTION_COST",
              "CUDA_EFFICIENCY", "WAITING"),
     "cpu": ("CPU_EFFICIENCY", "ROW_COST", "CPU_OTHER", "CPU_STAGE", "TRANSPOSE_COST", "BLOCK_COST", "SUM_LATENCY",

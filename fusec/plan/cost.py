@@ -112,7 +112,8 @@ class Cost:
     multiply_adds_tile
         Of the first tile, which starts in the image's corner.
     bytes_read
-        Tensors read from device memory, each tile its clipped footprint: overlap counts as often as it is read.
+        Tensors read from device memory, each tile its clipped footprint: what tiles share counts for each of them. A strip
+        that reads an input without a line buffer asks for some of its rows again, and the cache has them.
     boundary_bytes
         The same tensors and the output once each: what no schedule of the chain can avoid.
     weight_traffic

@@ -3,9 +3,10 @@
 In: the boxes of a chain's tensors for N tiles, which inputs are staged, scratch bytes, a Device. Out: `Timing`, arrays of N.
 The model only has to rank schedules and partitions. It is monotone: more work, more traffic or more scratch never costs less.
 
-The constants are estimates, none is a vendor's figure. Those for CUDA were fitted to kernels measured on an H200 (chains of
-lenet5, mnist4, alexnet, vgg_e, resnet18, mobilenet_v2, artcnn_c4f16 and fsrcnn_x2 with several tiles each): they minimise how
-much slower the model's choice of tile and of chains is than the best one measured.
+The constants are estimates, none is a vendor's figure. They were fitted to measured kernels (`benchmarks/calibrate.py`: chains
+of lenet5, mnist4, alexnet, vgg_e, resnet18, mobilenet_v2, artcnn_c4f16 and fsrcnn_x2 with several tiles each), those for CUDA
+on an H200, those for CPUs on one core of an AVX-512 server: they minimise how much slower the model's choice is than the best
+one measured.
 """
 
 from __future__ import annotations
@@ -26,11 +27,10 @@ from fusec.targets.device import Device
 
 Floats = NDArray[np.float64]
 
-WALKED = {"cuda": 1.05, "cpu": 1.0}  # strips against tiles, beyond what is counted; not yet measured on a GPU
+WALKED = 1.05  # CUDA: strips against tiles, beyond what is counted; not yet measured
 OVERLAP_LOSS = {"cuda": 0.6, "cpu": 0.23}  # share of the shorter of compute and memory time the longer one does not hide
 FUNCTION_COST = 38.0  # instructions of an exponential, a power or a division per output
 ACTIVATION_COST = 1.2  # instructions of an epilogue's step per output
-POOLED = 0.0  # instructions per output of a convolution that goes into a pool in registers
 
 # CUDA: one block of THREADS computes one stage after the other
 THREADS = 320
@@ -123,12 +123,10 @@ def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, 
     if device.target == "cuda":
         per_core = np.minimum(device.scratch_per_core // (scratch + BLOCK_RESERVE), device.max_threads_per_core // THREADS)
         blocks = np.maximum(1, np.minimum(per_core, device.registers_per_core // (REGISTERS * THREADS)))
-        compute = _cuda(works, boxes.tiles, boxes.steps + boxes.warm_up, blocks, device)
+        compute = _cuda(works, boxes.tiles, boxes.steps + boxes.warm_up, blocks, device) * (WALKED if boxes.folded else 1.0)
     else:
         blocks = np.ones_like(boxes.tiles)
         compute = _cpu(works, boxes.tiles, boxes.steps + boxes.warm_up, device)
-    if boxes.folded:
-        compute = compute * WALKED[device.target]
     waves = -(-boxes.tiles // (device.cores * blocks))
     return Timing(compute, memory, OVERLAP_LOSS[device.target], device.launch, blocks, waves)
 
@@ -149,7 +147,7 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
     inputs = inputs_per_output(chain.graph, node)
     extra = ACTIVATION_COST * len(node.epilogue)
     if pool is not None and isinstance(pool.layer, L.Windowed):
-        extra += POOLED + ACTIVATION_COST * len(pool.epilogue) / (pool.layer.kernel[0] * pool.layer.kernel[1])
+        extra += ACTIVATION_COST * len(pool.epilogue) / (pool.layer.kernel[0] * pool.layer.kernel[1])
     if not inputs:
         reads = _reads(layer, node, boxes.inside[:, boxes.index[first]])
         function = FUNCTION_COST if isinstance(layer, L.LocalResponseNorm | L.Softmax | L.Sigmoid | L.Tanh | L.Silu) else 0.0
@@ -181,7 +179,11 @@ def _memory(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, 
     """Seconds of traffic: tensors and weights once from where they live, what blocks read again from the shared cache."""
     edge = [boxes.index[t] for t in (*chain.inputs, chain.output)]
     once = float(np.prod(boxes.size[:, edge], axis=0).sum()) * boxes.batch * BYTES
-    again = np.prod(boxes.covered[:, edge], axis=0).sum(axis=0).astype(np.float64) * boxes.batch * BYTES
+    read = np.prod(boxes.covered[:, edge], axis=0).astype(np.float64)
+    for i, t in enumerate(chain.inputs):
+        if t in boxes.folded and t not in staged:  # each step of a strip asks for the rows again that a line buffer would keep
+            read[i] *= boxes.extent[1, boxes.index[t]] / boxes.fresh[boxes.index[t]]
+    again = read.sum(axis=0) * boxes.batch * BYTES
     weights = float(sum(weight_bytes(chain.graph, n) for n in chain.nodes))
     streamed = weight_traffic(chain, boxes).sum(axis=0).astype(np.float64)
     if device.target == "cpu":  # a core keeps the weights in its own cache where they fit
