@@ -27,13 +27,14 @@ def scratch_elements(chain: Chain, boxes: Boxes, staged: Collection[str], device
 
 
 def peak_stage(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device, tile: int = 0) -> str:
-    """The stage at which most scratch is alive, for number `tile` of the tiles; of equals the one that makes most of it."""
-    sizes = [(life, int(_size(boxes, life.tensor, device)[tile])) for life in lives(chain, staged, boxes.folded)]
+    """The stage at which most scratch is alive, for number `tile` of the tiles.
+
+    Of strips, whose line buffers are always there, it is the one that makes the largest buffer.
+    """
+    sizes = {life: int(_size(boxes, life.tensor, device)[tile]) for life in lives(chain, staged, boxes.folded)}
     made = phases(chain, staged)
-    alive = [sum(size for life, size in sizes if life.first <= i <= life.last) for i in range(len(made))]
-    own = {life.tensor: size for life, size in sizes}
-    peak = max(range(len(made)), key=lambda i: (alive[i], max(own.get(t, 0) for t in made[i])))
-    tensor = made[peak][0]
+    alive = [sum(size for life, size in sizes.items() if life.first <= i <= life.last) for i in range(len(made))]
+    tensor = max(sizes, key=lambda life: sizes[life]).tensor if boxes.folded else made[alive.index(max(alive))][0]
     return f"load {tensor}" if tensor in chain.inputs else tensor
 
 
