@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fusec.cli.files import check_file, write_file
 from fusec.cli.images import SUFFIXES, encode_image, is_image, read_image
 from fusec.cli.output import extents, note, plural
-from fusec.errors import InputError, MissingError, Problem, nearest, nearest_file
+from fusec.errors import InputError, Problem, nearest, nearest_file
 from fusec.runtime.model import AXES
-from fusec.runtime.store import reason, write_atomically
 
 ARRAYS = (".npy", ".npz")
 
@@ -65,8 +65,7 @@ def check_result_file(path: Path) -> None:
     if path.suffix.lower() not in (*ARRAYS, *SUFFIXES):
         raise InputError(f"results are written as {', '.join((*ARRAYS, *SUFFIXES))}, not '{path.suffix or path.name}'",
                          str(path), nearest(path.suffix, (*ARRAYS, *SUFFIXES)))
-    if not path.parent.is_dir():
-        raise InputError(f"there is no folder '{path.parent}'", str(path), "make it, or choose another")
+    check_file(path)
 
 
 def write_results(path: Path, results: Mapping[str, Array]) -> None:
@@ -77,10 +76,7 @@ def write_results(path: Path, results: Mapping[str, Array]) -> None:
                          "name a .npz file")
     first = next(iter(results.values()))
     data = _npz(results) if kind == ".npz" else _npy(first) if kind == ".npy" else encode_image(first, path)
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise MissingError(f"cannot write {path}: {reason(error)}") from None
+    write_file(path, data)
 
 
 def _one(path: Path, name: str, channels: int) -> Array:

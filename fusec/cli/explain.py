@@ -9,9 +9,9 @@ import click
 from fusec import pipeline
 from fusec.cli import exploring, options, planning
 from fusec.cli.building import report_of
+from fusec.cli.files import check_file, check_folder, make_folder, write_figures, write_text
 from fusec.cli.options import Shape4
 from fusec.cli.output import facts, plural, print_json
-from fusec.cli.pages import write_figures, write_text
 from fusec.cli.progress import Progress
 from fusec.errors import InputError
 from fusec.explain.page import Subject, explain
@@ -38,6 +38,10 @@ def command(network: str, output: Path | None, svg: Path | None, shape: Shape4 |
 
     Needs neither weights nor a GPU nor a compiler.
     """
+    if output is not None:
+        check_file(output)
+    if svg is not None:
+        check_folder(svg)
     chosen = planning.choose(device, target)
     with Progress() as progress:
         progress.phase("planning")
@@ -49,7 +53,7 @@ def command(network: str, output: Path | None, svg: Path | None, shape: Shape4 |
         subject = Subject(report_of(planned), report_of(layerwise), chosen, *_explored(planned))
         progress.phase("drawing")
         made = explain(subject)
-        place = output or Path("build") / f"{find_graph(network).stem}.html"
+        place = output or _usual_place(network)
         figures = [] if svg is None else write_figures(svg, {name: f.standalone() for name, f in made.figures.items()})
         write_text(place, made.html)
     if as_json:
@@ -57,6 +61,13 @@ def command(network: str, output: Path | None, svg: Path | None, shape: Shape4 |
                     "file": str(place), "figures": [str(path) for path in figures]})
     else:
         facts([("written", str(place)), *([("figures", f"{plural(len(figures), 'file')} in {svg}")] if figures else [])])
+
+
+def _usual_place(network: str) -> Path:
+    """build/NAME.html, whose folder is made."""
+    place = Path("build") / f"{find_graph(network).stem}.html"
+    make_folder(place.parent)
+    return place
 
 
 def _explored(planned: pipeline.Plan) -> tuple[Exploration | None, str]:

@@ -9,9 +9,9 @@ import click
 from fusec import pipeline
 from fusec.cli import exploring, options, planning
 from fusec.cli.building import device_in_words, report_of, why_unfused
+from fusec.cli.files import check_file, write_text
 from fusec.cli.options import Shape4
 from fusec.cli.output import extents, facts, in_bytes, in_seconds, in_words, line, plural, print_json, table
-from fusec.cli.pages import write_text
 from fusec.cli.progress import Progress
 from fusec.explain.page import explore_page
 from fusec.plan.report import ChainReport, Report, StageReport
@@ -44,6 +44,8 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
     """
     if not explore and (layers is not None or tile is not None or html is not None):
         raise click.UsageError("--layers, --tile and --html belong to --explore")
+    if html is not None:
+        check_file(html)
     chosen = planning.choose(device, target)
     with Progress() as progress:
         progress.phase("planning")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 from fusec import debug, pipeline
 from fusec.cli import options
 from fusec.cli.building import device_in_words
+from fusec.cli.files import check_file, write_text
 from fusec.cli.networks import default_lock, read_network, shape_to_plan
 from fusec.cli.options import Shape4
 from fusec.cli.output import facts, in_seconds, line, note, plural, print_json, table
@@ -20,7 +20,6 @@ from fusec.cli.progress import Progress
 from fusec.errors import InputError
 from fusec.plan.lock_file import SUFFIX, text_of
 from fusec.runtime.cache import Cache
-from fusec.runtime.store import write_atomically
 from fusec.tuning.candidates import survey
 from fusec.tuning.log import Log
 from fusec.tuning.measure import Bench
@@ -85,11 +84,7 @@ def _place(path: Path) -> Path:
     """The lockfile's place, if it can be written there: said before anything is measured."""
     if path.suffix != SUFFIX:
         raise InputError(f"a lockfile's name ends in {SUFFIX}", str(path), f"write -o {path.with_suffix(SUFFIX)}")
-    if path.is_dir() or not path.parent.is_dir():
-        what = "this is a directory" if path.is_dir() else "its folder does not exist"
-        raise InputError(what, str(path), "name a file with -o")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError("its folder cannot be written", str(path), "name a file elsewhere with -o")
+    check_file(path)
     return path
 
 
@@ -98,7 +93,7 @@ def _write(place: Path, tuned: Tuned) -> None:
     batches = ", ".join(map(str, plan.nominal.batches))
     remarks = [f"{tuned.chosen}, the fastest of these; median seconds of a call, batch {batches}:"]
     remarks += [f"  {name}: {', '.join(f'{s:.3g}' for s in e.seconds)}" for name, e in tuned.entrants.items()]
-    write_atomically(place, text_of(pipeline.to_lock(plan), remarks).encode())
+    write_text(place, text_of(pipeline.to_lock(plan), remarks))
 
 
 def _result(tuned: Tuned, found: Explored, bench: Bench, seed: int | None, place: Path, seconds: float) -> dict[str, Any]:

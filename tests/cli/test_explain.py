@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,7 +12,7 @@ from tests.cli.harness import SMALL, invoke, invoke_json, write
 
 
 def test_a_page_and_its_figures(tmp_path: Path) -> None:
-    page, folder = tmp_path / "deep" / "small.html", tmp_path / "figures"
+    page, folder = tmp_path / "small.html", tmp_path / "figures"
     text = invoke("explain", write(tmp_path, SMALL), "--device", "h200", "--fuse", "conv1..conv2", "-o", page,
                   "--svg", folder).stdout
     assert str(page) in text
@@ -48,14 +49,47 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, option: str) -> None:
     taken.write_text("a file", encoding="utf-8")
     place = taken / "page.html" if option == "-o" else taken
     error = invoke("explain", net, "--device", "h200", option, place, *(() if option == "-o" else ("-o", tmp_path / "p.html")),
-                   code=5).stderr
-    assert "cannot write" in error
+                   code=3).stderr
+    assert ("its folder does not exist" if option == "-o" else "this is no directory") in error
     assert taken.read_text(encoding="utf-8") == "a file"
     assert not (tmp_path / "p.html").exists()
 
 
 def test_the_page_is_no_folder(tmp_path: Path) -> None:
-    assert "cannot write" in invoke("explain", write(tmp_path, SMALL), "--device", "h200", "-o", tmp_path, code=5).stderr
+    said = invoke("explain", write(tmp_path, SMALL), "--device", "h200", "-o", tmp_path, code=3).stderr
+    assert "this is a directory" in said
+
+
+WRITERS = [("explain", "--device", "h200", "-o"), ("explain", "--device", "h200", "--svg"),
+           ("plan", "--device", "h200", "--explore", "--html"), ("tune", "--target", "cpu", "-o"), ("run", "-o")]
+
+
+@pytest.mark.parametrize("words", WRITERS, ids=" ".join)
+@pytest.mark.parametrize("place", ["pipe", "link", "none/file"])
+def test_what_is_no_regular_file_is_left_alone(tmp_path: Path, words: tuple[str, ...], place: str) -> None:
+    """A pipe, a link to one, and a file whose folder is missing, for each option that names a file or a folder."""
+    ending = {"tune": ".lock", "run": ".npy"}.get(words[0], "")
+    net, pipe, path = write(tmp_path, SMALL), tmp_path / f"pipe{ending}", tmp_path / f"{place}{ending}"
+    os.mkfifo(pipe)
+    (tmp_path / f"link{ending}").symlink_to(pipe)
+    before = sorted(tmp_path.iterdir())
+    command, *options = words
+    inputs = [tmp_path / "x.npy"] if command == "run" else []
+    error = invoke(command, net, *inputs, *options, path, code=3).stderr
+    said = "its folder does not exist" if place == "none/file" else "is left alone"
+    assert f"{path}: " in error
+    assert said in error
+    assert pipe.is_fifo()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_link_to_a_file_stays_one(tmp_path: Path) -> None:
+    page, link = tmp_path / "page.html", tmp_path / "link.html"
+    page.write_text("old", encoding="utf-8")
+    link.symlink_to(page)
+    invoke("explain", write(tmp_path, SMALL), "--device", "h200", "-o", link)
+    assert link.is_symlink()
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
 def test_an_exploration_as_a_page(tmp_path: Path) -> None:

@@ -157,8 +157,8 @@ def test_inputs_by_name_that_do_not_fit(tmp_path: Path, files: Sequence[str], sa
 @pytest.mark.parametrize(("name", "code", "said"), [
     ("y.txt", 3, "results are written as .npy"),
     ("y.npy", 3, "name a .npz file"),
-    ("none/y.npz", 3, "there is no folder"),
-    ("folder.npz", 5, "cannot write"),
+    ("none/y.npz", 3, "its folder does not exist"),
+    ("folder.npz", 3, "this is a directory"),
 ])
 def test_results_that_cannot_be_written(tmp_path: Path, name: str, code: int, said: str) -> None:
     inputs = [saved(tmp_path / f"{i}.npy", numbers(1, 2, 3, 3)) for i in range(2)]
