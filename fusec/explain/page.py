@@ -14,7 +14,6 @@ from markupsafe import Markup
 from fusec.explain import tables
 from fusec.explain.bars import bars
 from fusec.explain.figure import Figure
-from fusec.explain.layerwise import apart
 from fusec.explain.pareto import pareto
 from fusec.explain.pyramid import pyramid
 from fusec.explain.roofline import marks, roofline
@@ -121,29 +120,30 @@ def _planned_for(report: Report) -> str:
 
 def _cards(subject: Subject) -> list[Card]:
     device, totals, single = subject.device, subject.report.totals, subject.layerwise.totals
-    share, faster = 1 - totals.bytes_fused / single.bytes_fused, single.seconds / totals.seconds
+    share, faster = totals.saved, single.seconds / totals.seconds
+    once = in_words(totals.multiply_adds - totals.extra)
     room = f", of {in_bytes(device.scratch_per_block)} there are" if device.target == "cuda" else ""
     return [
         Card(f"{abs(share):.0%} {'less' if share >= 0 else 'more'} moved",
-             f"{in_bytes(totals.bytes_fused)} go to and from memory, and {in_bytes(single.bytes_fused)} layer by layer."),
+             f"{in_bytes(totals.bytes_fused)} go to and from memory, and layer by layer at least "
+             f"{in_bytes(totals.bytes_unfused)}."),
         Card(f"{plural(totals.layers, 'layer')}, {plural(totals.chains, 'kernel')}",
              "Layers that share a kernel are a chain. What passes between them stays on the chip."),
         Card(f"{totals.extra_ratio:.1%} extra work",
-             f"{in_words(totals.extra)} multiply-adds are done again because tiles overlap, on top of "
-             f"{in_words(totals.multiply_adds - totals.extra)}."),
+             f"{in_words(totals.extra)} multiply-adds are done again because tiles overlap, on top of {once}." if totals.extra
+             else f"Each of {once} multiply-adds is done once."),
         Card(f"{in_bytes(totals.scratch_bytes)} on the chip", f"is the most scratch memory that a tile takes{room}."),
         Card(f"{in_seconds(totals.seconds)} expected", f"for {plural(subject.report.batch, 'image')}, by the time model."),
-        Card(f"{faster:.2f} times as fast", f"as layer by layer, where {in_seconds(single.seconds)} are expected."),
+        Card(f"{faster:.2f} times as fast", f"as layer by layer as planned, where {in_seconds(single.seconds)} are expected."),
     ]
 
 
 def _sections(subject: Subject, pyramids: list[Figure]) -> list[Section]:
     chains = subject.report.chains
-    single = [sum(a.bytes_fused for a in apart(c, subject.layerwise)) for c in chains]
     several = [i for i, c in enumerate(chains) if len(c.layers) > 1]
-    opened = set(sorted(several, key=lambda i: (chains[i].bytes_fused - single[i], i))[:OPEN] or [0])
-    return [Section(i, c.name, plural(len(c.layers), "layer"), _moved(c.bytes_fused, single[i]), i in several, i in opened,
-                    _sentences(c, single[i]), Markup(f.markup()))
+    opened = set(sorted(several, key=lambda i: (chains[i].bytes_fused - chains[i].bytes_unfused, i))[:OPEN] or [0])
+    return [Section(i, c.name, plural(len(c.layers), "layer"), _moved(c), i in several, i in opened,
+                    _sentences(c), Markup(f.markup()))
             for i, (c, f) in enumerate(zip(chains, pyramids, strict=True))]
 
 
@@ -153,16 +153,18 @@ def _folded(sections: list[Section]) -> tuple[list[Section], list[Section]]:
     return (sections, []) if len(single) <= SINGLES else ([s for s in sections if s not in single], single)
 
 
-def _moved(fused: int, single: int) -> str:
-    return in_bytes(fused) if fused == single else f"{in_bytes(single)} → {in_bytes(fused)}"
+def _moved(chain: ChainReport) -> str:
+    """The bytes of its layers one by one, at least, and its own; of a single layer only these."""
+    fused = in_bytes(chain.bytes_fused)
+    return fused if len(chain.layers) == 1 else f"{in_bytes(chain.bytes_unfused)} → {fused}"
 
 
-def _sentences(chain: ChainReport, single: int) -> tuple[str, ...]:
+def _sentences(chain: ChainReport) -> tuple[str, ...]:
     images, *box = chain.tile
     work = f"{chain.extra_ratio:.1%} extra work where tiles overlap." if chain.extra else "No work is done twice."
     strip = () if chain.step is None else (
         f"A tile is a strip, walked down {plural(chain.step, 'row')} at a time; rows that the next step needs are kept.",)
-    one_by_one = f" and {in_bytes(single)} by its layers one by one" if len(chain.layers) > 1 else ""
+    one_by_one = f" and at least {in_bytes(chain.bytes_unfused)} by its layers one by one" if len(chain.layers) > 1 else ""
     return (f"{plural(chain.tiles, 'tile')} of {extents(box)} (channels x rows x columns), {plural(images, 'image')} each.",
             f"{in_bytes(chain.scratch_bytes)} of scratch for a tile.", work, *strip,
             f"{in_bytes(chain.bytes_fused)} are moved{one_by_one}.")

@@ -79,7 +79,7 @@ def _draw(found: Sequence[Mark], device: Device, canvas: Canvas) -> Drawing:
     body += _names(found, plot, device, points, NAMED_NARROW if canvas.narrow else NAMED)
     entries = [("dot", "a chain as planned")]
     if not all(m.alone for m in found):
-        entries.append(("dot-plain", "its layers one by one"))
+        entries.append(("dot-plain", "its layers one by one, as planned"))
     extra, words = legend(entries, 0, TOP + height + 52, canvas.width)
     return TOP + height + 52 + extra, body + words
 

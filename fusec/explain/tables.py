@@ -35,11 +35,11 @@ def table(title: str, note: str, headings: Sequence[str], rows: Iterable[Sequenc
 def chains(report: Report, layerwise: Report) -> Table:
     """One row for each chain. `layerwise` has its layers one by one."""
     headings = ("chain", ">layers", ">tile", ">tiles", ">multiply-adds", ">of these extra", ">scratch bytes", ">bytes read",
-                ">bytes written", ">weight bytes", ">bytes moved", ">layer by layer", ">at least", ">expected",
-                ">layer by layer")
+                ">bytes written", ">weight bytes", ">bytes moved", ">least layer by layer",
+                ">layer by layer as planned", ">expected", ">layer by layer as planned")
     return table("Chains", "A tile is images x channels x rows x columns.", headings, (
         (f"{i} {c.name}", len(c.layers), extents(c.tile), c.tiles, c.multiply_adds, c.extra, c.scratch_bytes, c.bytes_read,
-         c.bytes_written, c.weight_bytes, c.bytes_fused, sum(a.bytes_fused for a in apart(c, layerwise)), c.bytes_unfused,
+         c.bytes_written, c.weight_bytes, c.bytes_fused, c.bytes_unfused, sum(a.bytes_fused for a in apart(c, layerwise)),
          in_seconds(c.seconds), in_seconds(sum(a.seconds for a in apart(c, layerwise)))) for i, c in enumerate(report.chains)))
 
 

@@ -122,6 +122,11 @@ class Totals:
     bytes_unfused: int
     seconds: float
 
+    @property
+    def saved(self) -> float:
+        """By which part of `bytes_unfused` the plan moves less; negative where it moves more."""
+        return 1 - self.bytes_fused / self.bytes_unfused if self.bytes_unfused else 0.0
+
 
 @dataclass(frozen=True)
 class Report:

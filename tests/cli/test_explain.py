@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,6 +23,19 @@ def test_a_page_and_its_figures(tmp_path: Path) -> None:
     assert names == ["bytes-all.svg", "pareto.svg", "pyramid-00-conv1-conv2.svg", "pyramid-01-fc.svg", "roofline.svg"]
     for name in names:
         ElementTree.parse(folder / name)
+
+
+def test_the_page_and_the_plan_say_the_same(tmp_path: Path) -> None:
+    """The share saved and the baseline of the headline are those that `fusec plan` prints."""
+    page, words = tmp_path / "page.html", ("lenet5", "--device", "h200")
+    printed = invoke("plan", *words).stdout
+    found = re.search(r"^moved +(.*); layer by layer at least (.*) \((.*) saved\)$", printed, re.MULTILINE)
+    assert found is not None
+    moved, least, saved = found.groups()
+    invoke("explain", *words, "-o", page)
+    html = page.read_text(encoding="utf-8")
+    assert f"<dt>{saved} less moved</dt>" in html
+    assert f"{moved} go to and from memory, and layer by layer at least {least}." in html
 
 
 def test_where_the_page_goes_unless_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
