@@ -134,7 +134,7 @@ def _bytes(path: Path) -> bytes:
         raise InputError(f"the file cannot be read: {reason}", show(str(path))) from None
     if len(data) > MAX_BYTES:
         raise InputError(f"the file is larger than {MAX_BYTES:,} bytes", str(path),
-                         "a description holds no weights; those belong in a .safetensors file")
+                         "weights belong in a .safetensors file")
     return data
 
 
@@ -153,6 +153,8 @@ class _Builder:
     def __init__(self, path: Path, text: str) -> None:
         self.path = path
         self.problems: list[tuple[Mark, Problem]] = []
+        self._text = text
+        self._open: list[Any] = []  # events of lists and mappings that have begun
         self._events = self._parse(text)
 
     def document(self) -> Located:
@@ -160,7 +162,7 @@ class _Builder:
         root = self._value(self._content(), 1)
         extra = self._content()
         if not isinstance(extra, StreamEndEvent):
-            raise self._error(extra, "a second YAML document starts here", "one file describes one network")
+            raise self._error(extra, "a second YAML document starts here", "a file holds one")
         return root
 
     def _content(self) -> Any:
@@ -176,13 +178,18 @@ class _Builder:
         if isinstance(event, ScalarEvent):
             return Located(self._scalar(event), mark)
         if isinstance(event, SequenceStartEvent):
+            self._open.append(event)
             items = []
             while not isinstance(item := next(self._events), SequenceEndEvent):
                 items.append(self._value(item, depth + 1))
+            self._open.pop()
             return Located(tuple(items), mark)
         if isinstance(event, MappingStartEvent):
-            return self._mapping(mark, depth)
-        raise self._error(event, "the file holds no description")
+            self._open.append(event)
+            mapping = self._mapping(mark, depth)
+            self._open.pop()
+            return mapping
+        raise self._error(event, "the file holds nothing")
 
     def _mapping(self, mark: Mark, depth: int) -> Located:
         values: dict[str, Located] = {}
@@ -205,7 +212,13 @@ class _Builder:
         if getattr(event, "tag", None):
             raise self._error(event, "YAML tags (!) are not accepted", "leave the tag out")
         if depth > MAX_DEPTH:
-            raise self._error(event, f"nested deeper than {MAX_DEPTH} levels", "a description needs four")
+            raise self._error(event, f"nested deeper than {MAX_DEPTH} levels", self._unclosed())
+
+    def _unclosed(self) -> str:
+        """A hint with the places of the brackets that are open: nesting no one wanted comes of one that is not closed."""
+        marks = [_event_mark(e) for e in self._open if self._text[e.start_mark.index] in "[{"]
+        places = ", ".join(f"{m.line}:{m.column}" for m in marks)
+        return f"is a bracket not closed? Open here: {places}" if places else "check the indentation"
 
     def _scalar(self, event: Any) -> object:
         """Plain text after YAML 1.2's core schema, less the octal and hexadecimal forms."""
@@ -230,7 +243,7 @@ class _Builder:
             mark = error.problem_mark or error.context_mark
             place = _place(self.path, Mark(mark.line + 1, mark.column + 1)) if mark else str(self.path)
             what = error.problem or error.context or ""
-            hint = next((hint for part, hint in _SYNTAX.items() if part in what), error.context or "")
+            hint = next((hint for part, hint in _SYNTAX.items() if part in what), _context(error))
             raise InputError(f"not valid YAML: {what}", place, hint) from None
         except ReaderError as error:
             place = _place(self.path, _mark(text[:error.position]))
@@ -246,6 +259,14 @@ class _Builder:
     def _error(self, event: Any, what: str, hint: str = "") -> InputError:
         self._add(event, what, hint)
         return InputError(problem for _, problem in self.problems)
+
+
+def _context(error: MarkedYAMLError) -> str:
+    """What the parser was reading: of a list or mapping in brackets, where they open."""
+    words, mark = error.context or "", error.context_mark
+    if mark and "flow" in words:
+        return f"is the bracket opened at {mark.line + 1}:{mark.column + 1} closed?"
+    return words
 
 
 def _event_mark(event: Any) -> Mark:

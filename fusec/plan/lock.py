@@ -109,18 +109,25 @@ class Lock:
 
     def check(self, here: Subject) -> None:
         """InputError with every difference between what is locked and what is `here`."""
-        problems = [Problem(f"the lockfile is for {_told(self.subject, f.name)}, but here is {_told(here, f.name)}",
-                            self.places.get(f.name, self.places.get("", "")), WAY_OUT)
+        digits = _digits(self.subject.signature, here.signature)
+        problems = [Problem(f"the lockfile is for {_told(self.subject, f.name, digits)}, but here is "
+                            f"{_told(here, f.name, digits)}", self.places.get(f.name, self.places.get("", "")), WAY_OUT)
                     for f in fields(Subject) if f.name != "network" and getattr(self.subject, f.name) != getattr(here, f.name)]
         if problems:
             raise InputError(problems)
 
 
-def _told(subject: Subject, name: str) -> str:
+def _digits(one: str, other: str) -> int:
+    """How many digits of two signatures to show, at least 12, so that those shown differ if the signatures do."""
+    alike = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+    return max(12, alike + 1)
+
+
+def _told(subject: Subject, name: str, digits: int) -> str:
     """One fact of a subject in words."""
     value = getattr(subject, name)
     if name == "signature":
-        return f"network '{subject.network}' of structure {value[:12]}"
+        return f"network '{subject.network}' of structure {value[:digits]}"
     return f"{name} {value}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -209,6 +210,21 @@ def test_another_network(net: LayerGraph, tmp_path: Path) -> None:
         pipeline.plan(other, CPU, locked=locked(net, tmp_path))
 
 
+@pytest.mark.parametrize("alike", [0, 11, 12, 40, 63])
+def test_the_digits_shown_of_two_structures_differ(alike: int, net: LayerGraph, tmp_path: Path) -> None:
+    """An edited signature may differ from the network's in its last digits alone."""
+    path = locked(net, tmp_path)
+    text = path.read_text("utf-8")
+    mine = re.search("signature: \"?([0-9a-f]{64})", text)[1]  # type: ignore[index]
+    edited = mine[:alike] + ("0" if mine[alike] != "0" else "1") + mine[alike + 1:]
+    path.write_text(text.replace(mine, edited), encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        pipeline.plan(net, CPU, locked=path)
+    one, other = re.findall(r"of structure ([0-9a-f]+)", str(caught.value))
+    assert one != other
+    assert (mine[:len(one)], edited[:len(other)]) in ((one, other), (other, one))
+
+
 def test_a_gpu_without_enough_scratch(tmp_path: Path) -> None:
     graph = network(L.Input(64, 64, 64), a=conv(4), b=conv(4), pool=max_pool(2, 2))
     with pytest.raises(InputError, match=r"net.lock:17:\d+: tile 1x4x64x64 of chain a is illegal: .*scratch"):
@@ -233,6 +249,8 @@ def test_an_earlier_variant_that_always_runs(net: LayerGraph, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("text", "said"), [("", "the file is empty (a lockfile is what"), ("- a\n", "a lockfile is a mapping"),
                                             ("{", "not valid YAML"), ("a: &b 1\n", "anchors"), ("\xff", "not UTF-8"),
+                                            ("chains:\n  - [a, b\n  - c: d\n", "is the bracket opened at 2:5 closed?"),
+                                            ("a:\n- b:\n  - c: {t: [1, 2, s: [[x]], m: 0}\n", "Open here: 3:8, 3:12)"),
                                             ("format: 1\n", "a lockfile needs 'chains'")])
 def test_damaged_files(text: str, said: str, net: LayerGraph, tmp_path: Path) -> None:
     (tmp_path / "net.lock").write_bytes(text.encode("latin-1"))
