@@ -18,9 +18,11 @@ from fusec.cli.options import Shape4
 from fusec.cli.output import facts, in_seconds, line, note, plural, print_json, table
 from fusec.cli.progress import Progress
 from fusec.errors import InputError
+from fusec.graph.graph import LayerGraph
 from fusec.plan.lock_file import SUFFIX, text_of
 from fusec.runtime.cache import Cache
-from fusec.tuning.candidates import survey
+from fusec.targets.device import Device
+from fusec.tuning.candidates import Survey, survey
 from fusec.tuning.log import Log
 from fusec.tuning.measure import Bench
 from fusec.tuning.tune import Explored, Tuned, decide, explore
@@ -62,8 +64,7 @@ def command(network: str, target: str, time_limit: float, batch: int | None, sha
     sizes = shape_to_plan(graph, batch, shape)
     with Progress() as progress:
         progress.phase("planning")
-        untuned, single = (pipeline.plan(graph, device, fuse, sizes) for fuse in ("auto", "none"))
-        known = survey(untuned.simplified.graph, device, untuned.nominal)
+        untuned, single, known = _planned(graph, device, sizes)
         bench = Bench(untuned, Log(Cache(debug.cache_folder()).folder, fresh))
         progress.phase("measuring chains")
         deadline = time.perf_counter() + time_limit
@@ -78,6 +79,16 @@ def command(network: str, target: str, time_limit: float, batch: int | None, sha
         print_json(result)
     else:
         _show(tuned, found, result)
+
+
+def _planned(graph: LayerGraph, device: Device, sizes: Shape4 | None) -> tuple[pipeline.Plan, pipeline.Plan, Survey]:
+    """The planner's own plan, that layer by layer, and what is worth measuring; an interruption says that nothing was."""
+    try:
+        untuned, single = (pipeline.plan(graph, device, fuse, sizes) for fuse in ("auto", "none"))
+        return untuned, single, survey(untuned.simplified.graph, device, untuned.nominal)
+    except KeyboardInterrupt:
+        note("interrupted while planning: nothing was measured, and no lockfile is written")
+        raise
 
 
 def _place(path: Path) -> Path:

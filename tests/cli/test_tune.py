@@ -116,6 +116,17 @@ def test_open_sizes(tmp_path: Path) -> None:
     invoke("compile", net, *CPU, "--locked", "-o", tmp_path / "built")
 
 
+def test_an_interruption_of_planning_says_that_nothing_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fusec.cli.tune.survey", interrupt)
+    path = tmp_path / "n.lock"
+    said = invoke("tune", write(tmp_path, SMALL), *CPU, "-o", path, code=130).stderr
+    assert "interrupted while planning: nothing was measured" in said
+    assert not path.exists()
+
+
 @pytest.mark.slow
 def test_an_interruption_keeps_the_best(tmp_path: Path) -> None:
     """SIGINT to the process itself, as a terminal sends it, once the log has something."""
