@@ -226,7 +226,7 @@ def _check_fits(chain: Chain, device: Device, nominal: Nominal) -> None:
     except Infeasible as error:
         ends = _greedy(chain.graph, chain.names, device, nominal)
         parts = (Chain(chain.graph, chain.names[start:end]) for start, end in zip([0, *ends], ends, strict=False))
-        raise Infeasible(f"{error}; what fits is '{','.join(map(str, parts))}'") from None
+        raise Infeasible(f"{error}; what fits, whatever it costs, is '{','.join(map(str, parts))}'") from None
 
 
 def _parse(graph: LayerGraph, fuse: str, absorbed: Mapping[str, str], position: Mapping[str, int]) -> list[range]:
