@@ -5,6 +5,8 @@ In: a plan and a range of its layers. Out: an `Exploration`, and lines for peopl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fusec.cli.output import extents, facts, in_bytes, in_words, line, table
 from fusec.pipeline import Plan
 from fusec.plan.explore import Exploration, Point, explore
@@ -17,6 +19,8 @@ NOTES = (
     "edge     buffers with the columns of the chains' inputs",
     "extra    multiply-adds done again where nothing is kept and each tile computes all it needs",
 )
+MOST_NAMED = 3  # of what is counted with the layer before
+ROOM = 72  # columns for the chains of a partition, so that a line has no more than 160
 
 
 def explored(plan: Plan, layers: str | None, tile: tuple[int, int]) -> Exploration:
@@ -25,8 +29,8 @@ def explored(plan: Plan, layers: str | None, tile: tuple[int, int]) -> Explorati
                    planned=[c.chain.names for c in plan.chains])
 
 
-def show(found: Exploration) -> None:
-    """The named partitions and the Pareto front as a table, then recompute by tile."""
+def show(found: Exploration, device: str) -> None:
+    """The named partitions, the one planned for `device` among them, and the Pareto front as a table; recompute by tile."""
     size = "" if found.height is None else f", open sizes {found.height}x{found.width}"
     front = found.front
     said = "all of them weighed" if found.listed else "the front found by dynamic programming"
@@ -38,7 +42,7 @@ def show(found: Exploration) -> None:
            ("weights", in_bytes(found.weight_bytes)),
            *_apart(found)])
     line()
-    planned = {} if found.planned is None else {"as planned": found.planned}
+    planned = {} if found.planned is None else {f"as planned for {device}": found.planned}
     table(("partition", ">moved", ">buffers", ">inner", ">edge", ">extra", ">work", "chains of several layers"),
           [*(_row(name, p, found) for name, p in {**found.ends, **planned}.items()),
            *(_row("Pareto front" if i == 0 else "", p, found) for i, p in enumerate(front))])
@@ -53,10 +57,12 @@ def show(found: Exploration) -> None:
 
 
 def _apart(found: Exploration) -> list[tuple[str, str]]:
-    """The figure layer by layer under the other convention for normalisations, where there are any."""
-    if found.norms_apart_bytes == found.layer_by_layer.bytes_moved:
+    """What is counted with the layer before, and the figure layer by layer if it were not, where there is any."""
+    if not found.behind:
         return []
-    return [("norms", f"counted with the layer before; alone they make it {in_bytes(found.norms_apart_bytes)} layer by layer")]
+    more = f" and {len(found.behind) - MOST_NAMED} more" if len(found.behind) > MOST_NAMED else ""
+    return [("counted", f"{', '.join(found.behind[:MOST_NAMED])}{more} with the layer before; alone they make it "
+                        f"{in_bytes(found.norms_apart_bytes)} layer by layer")]
 
 
 def _row(name: str, point: Point, found: Exploration) -> tuple[str, ...]:
@@ -70,6 +76,17 @@ def _times(found: Exploration, extra: int) -> str:
 
 
 def _chains(point: Point, found: Exploration) -> str:
-    """The groups of several layers, as `--fuse` takes them."""
+    """The groups of several layers, as `--fuse` takes them; of many those in the middle are left out."""
     several = [f"{found.layers[g.first]}..{found.layers[g.last]}" for g in point.groups if g.last > g.first]
-    return ",".join(several) or "none"
+    return _shortened(several) or "none"
+
+
+def _shortened(ranges: Sequence[str]) -> str:
+    """Ranges with commas between, as many as there is room for, from both ends."""
+    words = ",".join(ranges)
+    for kept in range(len(ranges) - 1, 1, -1):
+        if len(words) <= ROOM:
+            break
+        before, after = ranges[:kept - kept // 2], ranges[len(ranges) - kept // 2:]
+        words = ",".join([*before, f"… {len(ranges) - kept} more …", *after])
+    return words

@@ -35,10 +35,13 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
     The first table has a row for each chain, the layers that share a kernel: its tile (images, channels, height, width), if
     tiles recompute their overlap or are strips whose steps reuse it, the multiply-adds done again where tiles overlap, its
     scratch memory, the bytes moved to and from memory, fused and layer by layer, and the time the model expects. The second has
-    the stages inside each chain: what one tile computes of each tensor, and how much of that its neighbours compute too.
+    the stages inside each chain: the footprint, what one tile computes of each tensor; where tiles are strips, the rows of it
+    that are held at a time, and how many of those are new in a step; the elements shared, which neighbouring tiles compute too;
+    the extra multiply-adds, those done again; and the extra part, these by the ones done once.
 
     With --explore the table has a row for each partition of the Pareto front instead: bytes moved against the on-chip buffers
-    that computing nothing twice needs, and the work that is done again where there are none.
+    that computing nothing twice needs, and the work that is done again where there are none. It counts for one image: the batch
+    of --shape decides what is planned, and nothing else.
 
     Needs neither weights nor a GPU nor a compiler.
     """
@@ -55,12 +58,12 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
             progress.phase("exploring")
             found = exploring.explored(planned, layers, tile or (1, 1))
             if html is not None:
-                write_text(html, explore_page(found))
+                write_text(html, explore_page(found, chosen, layers))
     asked = {"target": chosen.target, "arch": chosen.arch, "fuse": fuse}
     if explore and as_json:
         print_json({**found.to_json(), "device": chosen.name, **asked})
     elif explore:
-        exploring.show(found)
+        exploring.show(found, chosen.name)
     elif as_json:
         print_json({**report.to_json(), **asked})
     else:
@@ -85,8 +88,10 @@ def _show(report: Report, device: Device, unfused: str | None) -> None:
            ">time"),
           [_chain_row(i, c) for i, c in enumerate(report.chains)])
     line()
-    table(("chain", "stage", "kind", ">footprint", ">overlap", ">multiply-adds", ">extra", ">extra part"),
-          [_stage_row(i, s) for i, c in enumerate(report.chains) for s in c.stages])
+    strips = any(c.step is not None for c in report.chains)
+    table(("chain", "stage", "kind", ">footprint", *([">held"] if strips else []), ">shared", ">multiply-adds", ">extra",
+           ">extra part"),
+          [_stage_row(i, c, s, strips) for i, c in enumerate(report.chains) for s in c.stages])
 
 
 def _chain_row(index: int, chain: ChainReport) -> tuple[str, ...]:
@@ -102,6 +107,7 @@ def _overlap(chain: ChainReport) -> str:
     return f"reuse {''.join(axis for axis, kind in chain.overlap.items() if kind == 'reuse')}, step {chain.step}"
 
 
-def _stage_row(index: int, stage: StageReport) -> tuple[str, ...]:
-    return (str(index), stage.label, stage.kind, extents(stage.footprint), in_words(stage.overlap),
+def _stage_row(index: int, chain: ChainReport, stage: StageReport, strips: bool) -> tuple[str, ...]:
+    held = [""] if chain.step is None else [f"{plural(stage.held, 'row')}, {stage.fresh} new"]
+    return (str(index), stage.label, stage.kind, extents(stage.footprint), *(held if strips else []), in_words(stage.shared),
             in_words(stage.multiply_adds), in_words(stage.extra), f"{stage.extra_ratio:.1%}")

@@ -27,6 +27,7 @@ from fusec.words import extents, in_bytes, in_seconds, in_words, plural
 
 BARS = 14  # chains with bars of their own in the first figure
 SINGLES = 6  # chains of one layer up to which they are not folded away
+SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 OPEN = 3  # chains shown without a click: those of several layers that save most
 
 
@@ -88,18 +89,19 @@ def explain(subject: Subject) -> Explained:
         planned_for=_planned_for(report), cards=_cards(subject), bytes=Markup(moved.markup()),
         bytes_all=Markup(moved_all.markup()) if len(report.chains) > BARS + 1 else None,
         chains=_folded(_sections(subject, pyramids)),
-        front=None if front is None else Markup(front.markup()), front_words=_front_words(subject.exploration),
+        front=None if front is None else Markup(front.markup()), front_words=_front_words(subject.exploration, device),
         unexplored=subject.unexplored, roofline=Markup(roof.markup()), roofline_words=_roofline_words(subject),
         tables=[tables.chains(report, subject.layerwise), tables.stages(report),
                 *([] if subject.exploration is None else [tables.front(subject.exploration)])])
     return Explained(html, figures)
 
 
-def explore_page(exploration: Exploration) -> str:
-    """The page of an exploration."""
+def explore_page(exploration: Exploration, device: Device, layers: str | None = None) -> str:
+    """The page of an exploration, of the range `layers` unless that is the whole network; `device` is what is planned for."""
+    part = exploration.network if layers is None else f"{layers} of {exploration.network}"
     return printed(
-        "explore.html.j2", **_frame(f"Every way to cut {exploration.network}"), network=exploration.network,
-        figure=Markup(pareto(exploration, "pareto").markup()), words=_front_words(exploration),
+        "explore.html.j2", **_frame(f"Every way to cut {part}"), network=exploration.network,
+        figure=Markup(pareto(exploration, "pareto").markup()), words=_front_words(exploration, device),
         tables=[tables.front(exploration), *([tables.partitions(exploration)] if exploration.listed else [])])
 
 
@@ -170,7 +172,7 @@ def _sentences(chain: ChainReport) -> tuple[str, ...]:
             f"{in_bytes(chain.bytes_fused)} are moved{one_by_one}.")
 
 
-def _front_words(exploration: Exploration | None) -> tuple[str, ...]:
+def _front_words(exploration: Exploration | None, device: Device) -> tuple[str, ...]:
     if exploration is None:
         return ()
     one, many = exploration.layer_by_layer, exploration.all_fused
@@ -182,14 +184,14 @@ def _front_words(exploration: Exploration | None) -> tuple[str, ...]:
     if not exploration.listed:
         said.append("That is too many to draw: only the front is shown, found by dynamic programming.")
     if exploration.planned is not None:
-        said.append(f"As planned, {in_bytes(exploration.planned.bytes_moved)} are moved; plans are made for the least time, "
-                    "and need not lie on the front.")
+        said.append(f"As planned for {device.name}, {in_bytes(exploration.planned.bytes_moved)} are moved; plans are made for "
+                    "the least time, and need not lie on the front.")
     return tuple(said)
 
 
 def _ways(count: int) -> str:
     """`4,287,500`, or a power of ten where nobody counts the digits."""
-    return f"{count:,}" if count < 10 ** 9 else f"some 10^{len(str(count)) - 1}"
+    return f"{count:,}" if count < 10 ** 9 else f"some 10{str(len(str(count)) - 1).translate(SUPERSCRIPT)}"
 
 
 def _roofline_words(subject: Subject) -> str:

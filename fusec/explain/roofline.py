@@ -163,7 +163,7 @@ def _numbers(group: Sequence[Mark]) -> str:
 
 def _called(group: Sequence[Mark]) -> str:
     """The first chain's number and name, and how many more there are."""
-    name = f"{group[0].index} {shortened(group[0].name, 120, SMALL)}"
+    name = f"{group[0].index} {shortened(group[0].name, 180, SMALL)}"
     return name if len(group) == 1 else f"{name} and {len(group) - 1} more"
 
 

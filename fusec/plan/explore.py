@@ -90,16 +90,19 @@ class Exploration:
         Whether `points` has all of them; else it has the Pareto front alone.
     points
         All partitions, those of few groups first; or the front by bytes moved.
+    behind
+        Names of the nodes that are counted with the layer before them.
     chosen
-        Index of the point that equals the planner's own partition; None when that is not among them.
+        Index of the point that equals the planner's own partition, each layer in the chain of its first name; None when that
+        is not among them.
     planned
-        The planner's own partition: the chosen point, or where it is not listed or parts what `layers` counts as one, the
-        figures of its chains all the same (the indices of two groups may then be equal). None where none was given.
+        The planner's own partition, counted in the same way: the chosen point, or where it is not listed, its figures all the
+        same. None where none was given.
     layer_by_layer, pools_merged, all_fused
         Every layer alone; the same but every pool in the kernel of the convolution before it; all layers in one group, None
         where that is not legal.
     norms_apart_bytes
-        Bytes moved layer by layer if the normalisations counted with the layer before them moved tensors of their own.
+        Bytes moved layer by layer if `behind`, normalisations above all, moved tensors of their own.
     weight_bytes
         Weights and biases of all layers, each once: to be added to any partition's bytes.
     multiply_adds
@@ -116,6 +119,7 @@ class Exploration:
     partitions: int
     listed: bool
     points: tuple[Point, ...]
+    behind: tuple[str, ...]
     chosen: int | None
     planned: Point | None
     layer_by_layer: Point
@@ -148,6 +152,7 @@ class Exploration:
             "by_tile": [{**dataclasses.asdict(w), "ratio": self.work_ratio(w.extra_multiply_adds)} for w in self.by_tile],
             "groups": [dataclasses.asdict(groups[key]) for key in sorted(groups)],
             "points": [p.to_json() for p in self.points],
+            "behind": self.behind,
             "chosen": self.chosen,
         }
 
@@ -199,11 +204,12 @@ def explore(graph: LayerGraph, nominal: Nominal, *, layers: str | None = None, t
         cut = tuple(groups[i, j] for i, j in zip((0, *ends), ends, strict=False))
         return by_ends.get(ends) or _point(cut, False)
 
-    chains, own = [Chain(graph, layer) for layer in found], [tuple(chain) for chain in planned]
+    chains, own = [Chain(graph, layer) for layer in found], _counted(found, planned)
     chosen = _chosen(points, found, own)
     return Exploration(
         network=graph.name, layers=tuple(layer[0] for layer in found), tile=tile, height=nominal.height, width=nominal.width,
-        partitions=partitions, listed=listed, points=tuple(points), chosen=chosen,
+        partitions=partitions, listed=listed, points=tuple(points),
+        behind=tuple(name for layer in found for name in layer[1:]), chosen=chosen,
         planned=_planned(graph, found, own, tile, sizes) if chosen is None else points[chosen],
         layer_by_layer=named(tuple(range(1, count + 1))),
         pools_merged=named(_pools_merged(chains, groups)),
@@ -257,19 +263,23 @@ def _pools_merged(layers: list[Chain], groups: pareto.Table) -> tuple[int, ...]:
     return tuple(sorted(ends))
 
 
+def _counted(layers: tuple[tuple[str, ...], ...], planned: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The planner's chains as far as they lie in the range, what is counted with a layer in the chain of that layer."""
+    own = [[name for layer in layers if layer[0] in chain for name in layer] for chain in map(set, planned)]
+    return [tuple(names) for names in own if names]
+
+
 def _chosen(points: list[Point], layers: tuple[tuple[str, ...], ...], planned: Iterable[Sequence[str]]) -> int | None:
-    """The point whose groups are the planner's chains, as far as those lie in the range."""
-    inside = {name for layer in layers for name in layer}
-    wanted = {frozenset(chain) & inside for chain in planned} - {frozenset()}
+    """The point whose groups are the planner's chains."""
+    wanted = {frozenset(chain) for chain in planned}
     return next((i for i, p in enumerate(points) if {_names(layers, g) for g in p.groups} == wanted), None)
 
 
-def _planned(graph: LayerGraph, layers: tuple[tuple[str, ...], ...], planned: Iterable[Sequence[str]], tile: Extents,
+def _planned(graph: LayerGraph, layers: tuple[tuple[str, ...], ...], planned: Iterable[tuple[str, ...]], tile: Extents,
              sizes: Sizes) -> Point | None:
-    """The figures of the planner's chains, as far as those lie in the range and are chains there."""
+    """The figures of the planner's chains, where they are chains in the range."""
     index = {name: i for i, layer in enumerate(layers) for name in layer}
-    inside = [tuple(name for name in chain if name in index) for chain in planned]
-    chains = sorted((c for c in inside if c), key=lambda c: index[c[0]])
+    chains = sorted(planned, key=lambda c: index[c[0]])
     if not chains or not all(closed(graph, c) for c in chains):
         return None
     return _point(tuple(figures(Chain(graph, c), tile, sizes, index[c[0]], index[c[-1]]) for c in chains), False)

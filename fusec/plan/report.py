@@ -35,7 +35,7 @@ class StageReport:
     owned
         How far the footprint moves from one tile to the next along each axis, no more than its extent: the part of it that no
         neighbour along that axis has too.
-    overlap
+    shared
         Elements of the footprint that neighbouring tiles compute, or load, again.
     reads
         The tensors it reads.
@@ -55,7 +55,7 @@ class StageReport:
     held: int
     fresh: int
     owned: Box
-    overlap: int
+    shared: int
     reads: tuple[str, ...]
     positions: int
     multiply_adds: int

@@ -111,6 +111,8 @@ def test_an_exploration_as_a_page(tmp_path: Path) -> None:
     words = ("plan", write(tmp_path, SMALL), "--device", "h200", "--explore", "--layers", "conv1..conv2")
     assert invoke(*words, "--html", page).stdout == invoke(*words).stdout
     html = page.read_text(encoding="utf-8")
+    assert "<h1>Every way to cut conv1..conv2 of small</h1>" in html
+    assert "As planned for h200, " in html
     assert "3 layers can be cut in 4 ways" in html
     assert html.count("<tr>") > 4
     made = invoke_json(*words, "--html", page)

@@ -63,7 +63,7 @@ def test_plan(net: str) -> None:
     assert sum(len(c["layers"]) for c in made["chains"]) == made["totals"]["layers"] == 4
     for chain in made["chains"]:
         assert {"tile", "stages", "extra", "scratch_bytes", "bytes_fused", "bytes_unfused", "seconds"} <= chain.keys()
-        assert all({"footprint", "overlap", "extra"} <= stage.keys() for stage in chain["stages"])
+        assert all({"footprint", "held", "fresh", "shared", "extra"} <= stage.keys() for stage in chain["stages"])
 
 
 def test_plan_explore(net: str) -> None:

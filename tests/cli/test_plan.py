@@ -29,6 +29,21 @@ def test_the_tables(tmp_path: Path) -> None:
     assert "4 layers in 2 chains" in "\n".join(lines)
 
 
+def test_rows_of_a_strip_are_shown_as_they_are_held(tmp_path: Path) -> None:
+    words = ("plan", write(tmp_path, OPEN % (3, 3)), "--device", "t4")
+    lines = invoke(*words).stdout.splitlines()
+    assert " ".join(next(i for i in lines if "footprint" in i).split()) == \
+        "chain stage kind footprint shared multiply-adds extra extra part"
+    words = ("plan", "mobilenet_v2", "--device", "cpu", "--shape", "1x3x224x224")
+    chains = invoke_json(*words)["chains"]
+    lines = invoke(*words).stdout.splitlines()
+    rows = lines[next(i for i, row in enumerate(lines) if "footprint" in row) + 1:]
+    expected = [[f"{s['held']} row{'s' * (s['held'] > 1)}, {s['fresh']} new"] if c["step"] else []
+                for c in chains for s in c["stages"]]
+    assert [re.findall(r"\d+ rows?, \d+ new", row) for row in rows] == expected
+    assert any(expected) and not all(expected)
+
+
 def test_overlap_and_extra_work_are_counted(tmp_path: Path) -> None:
     """Tiles of two convolutions in one chain: the first computes a border of one pixel again, no more and no less."""
     net = write(tmp_path, "name: n\ninput: {name: x, channels: 1}\nlayers:\n"
@@ -39,7 +54,7 @@ def test_overlap_and_extra_work_are_counted(tmp_path: Path) -> None:
     first = next(stage for stage in chain["stages"] if stage["name"] == "c0")
     assert channels == 8
     assert first["footprint"] == [8, height + 2, width + 2]
-    assert first["overlap"] == 8 * ((height + 2) * (width + 2) - height * width)
+    assert first["shared"] == 8 * ((height + 2) * (width + 2) - height * width)
     assert chain["extra"] == first["extra"] > 0
     assert chain["bytes_fused"] < chain["bytes_unfused"]
     assert (made["batch"], made["height"], made["width"]) == (1, 512, 512)
@@ -87,12 +102,21 @@ def test_exploring_shows_what_is_planned(tmp_path: Path) -> None:
     net = write(tmp_path, SMALL)
     text = invoke("plan", net, "--fuse", "conv1..pool1", *EXPLORE).stdout
     rows = {line[:28].strip(): line.split()[-1] for line in text.splitlines() if line}
-    assert rows["as planned"] == "conv1..pool1"
+    assert rows["as planned for h200"] == "conv1..pool1"
     assert rows["layer by layer"] == "none"
     assert rows["all fused"] == "conv1..fc"
     made = invoke_json("plan", net, "--fuse", "conv1..pool1", "--tile", "2X3", *EXPLORE)
     assert made["points"][made["chosen"]]["groups"] == [[0, 1], [2, 2], [3, 3]]
     assert made["tile"] == [2, 3]
+
+
+def test_the_table_of_partitions_is_not_too_wide() -> None:
+    said = invoke("plan", "mobilenet_v2", *EXPLORE).stdout.splitlines()
+    assert max(len(line.rstrip()) for line in said) <= 160
+    assert any(re.search(r"\.\.\w+,… \d+ more …,\w", line) for line in said)
+    assert not [line for line in said if line.startswith("counted")]
+    assert any(line.startswith("counted") and "norm1, norm2, prob with" in line
+               for line in invoke("plan", "alexnet", *EXPLORE).stdout.splitlines())
 
 
 def test_the_example_of_the_page_is_what_is_printed() -> None:

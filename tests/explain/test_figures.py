@@ -112,7 +112,7 @@ def test_the_planners_own_partition_has_its_figures_listed_or_not() -> None:
     assert listed is not None and listed.chosen is not None
     assert listed.planned == listed.points[listed.chosen]
     assert long is not None and long.chosen is None and long.planned is not None
-    chains = subject("vgg_e").report.chains
+    chains = [c for c in subject("vgg_e").report.chains if c.output != "prob"]  # counted with the layer before
     assert len(long.planned.groups) == len(chains)
     assert [g.multiply_adds * 32 for g in long.planned.groups] == [c.multiply_adds - c.extra for c in chains]  # 32 images
     assert long.planned.buffer_bytes <= long.all_fused.buffer_bytes  # type: ignore[union-attr]

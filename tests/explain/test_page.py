@@ -119,7 +119,7 @@ def test_names_of_any_kind_are_harmless(tmp_path: Path, fuse: str) -> None:
         assert not set(name) & set("/\\.<>\"'")
         ElementTree.fromstring(figure.standalone())
     assert given.exploration is not None
-    check(explore_page(given.exploration))
+    check(explore_page(given.exploration, given.device))
 
 
 def test_a_network_that_cannot_be_explored_says_why() -> None:

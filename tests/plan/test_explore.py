@@ -325,10 +325,15 @@ class TestClaims:
         assert exploration.chosen is not None
         assert cut(exploration.points[exploration.chosen]) == groups
 
-    def test_a_plan_that_parts_a_layer_is_not_among_them(self) -> None:
+    def test_a_plan_that_parts_a_layer_is_counted_with_that_layer_whole(self) -> None:
+        """A norm that is planned alone, or with the pool behind it, counts with the convolution before it."""
         found = network("alexnet")
-        planned = [(n,) for n in depth_first(found.graph)]
-        assert explore(found.graph, Nominal(), absorbed=found.absorbed, planned=planned).chosen is None
+        order = depth_first(found.graph)
+        for planned in ([(n,) for n in order], [("conv1",), ("norm1", "pool1"), *((n,) for n in order[3:])]):
+            exploration = explore(found.graph, Nominal(), absorbed=found.absorbed, planned=planned)
+            assert exploration.planned == exploration.layer_by_layer
+            assert exploration.chosen is not None
+            assert exploration.behind == ("norm1", "norm2", "prob")
 
     def test_long_networks_are_not_listed(self) -> None:
         found = explored("vgg_e")

@@ -42,7 +42,7 @@ def test_a_chain_worked_out_by_hand() -> None:
     assert chain.tiles == 2 * 4
     assert [s.kind for s in chain.stages] == ["load", "conv2d", "conv2d"]
     assert [s.footprint for s in chain.stages] == [(3, 8, 8), (4, 6, 6), (5, 4, 4)]
-    assert [s.overlap for s in chain.stages] == [3 * (64 - 16), 4 * (36 - 16), 0]
+    assert [s.shared for s in chain.stages] == [3 * (64 - 16), 4 * (36 - 16), 0]
     assert [s.owned for s in chain.stages] == [(3, 4, 4), (4, 4, 4), (5, 4, 4)]
     assert [s.reads for s in chain.stages] == [("image",), ("image",), ("conv1",)]
     assert chain.direct == ()
