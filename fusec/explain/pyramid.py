@@ -32,6 +32,8 @@ class Band:
     ----------
     price, dear
         What the overlap costs, in words, and whether it costs anything.
+    across
+        Along which axes tiles have neighbours that do that work too: "along the width"; empty where there is none.
     reused
         Whether the rows of the footprint that are not owned are kept from the step before, not computed or loaded again.
     """
@@ -46,6 +48,7 @@ class Band:
     owned: Box
     reads: tuple[str, ...]
     reused: bool = False
+    across: str = ""
 
 
 def pyramid(chain: ChainReport, key: str) -> Figure:
@@ -80,16 +83,24 @@ def _band(stage: StageReport, chain: ChainReport) -> Band:
     """A stage's tensor; that of a load, which has no layer, is called by the tensor it copies."""
     load, strip = stage.kind == "load", chain.step is not None
     title, what = (stage.reads[0], "copied from memory") if load else (stage.label, stage.kind.replace("_", " "))
-    price, dear = _shared(stage, chain.grid)
+    (price, dear), across = _shared(stage, chain.grid), ""
     if stage.multiply_adds:
         price, dear = (f"{_ratio(stage.extra_ratio)} extra work", True) if stage.extra else ("no extra work", False)
+        across = _across(stage, chain.grid) if stage.extra else ""
     footprint, owned, kept = stage.footprint, stage.owned, KEPT[stage.kept]
     if strip:  # registers hold nothing from one step to the next
         held = stage.fresh if stage.kept == "registers" else stage.held
         footprint, owned = (footprint[0], held, footprint[2]), (owned[0], stage.fresh, owned[2])
         kept = kept if held == stage.fresh else f"{plural(held - stage.fresh, 'row')} of {held} kept"
     return Band(title if load else stage.name, title, f"{what} · {extents(footprint)}", price, dear, kept, footprint, owned,
-                () if load else stage.reads, strip)
+                () if load else stage.reads, strip, across)
+
+
+def _across(stage: StageReport, grid: tuple[int, int, int, int]) -> str:
+    """Along which axes a stage's footprint reaches into that of a neighbouring tile, or strip."""
+    found = [name for axis, name in ((ROWS, "height"), (COLUMNS, "width"))
+             if grid[1 + axis] > 1 and stage.footprint[axis] > stage.owned[axis]]
+    return "along both axes" if len(found) == 2 else f"along the {found[0]}" if found else ""
 
 
 def _shared(part: StageReport | InputReport, grid: tuple[int, int, int, int]) -> tuple[str, bool]:
@@ -121,7 +132,7 @@ class Layout:
     top: float
     pitch: float
     bar: float
-    icon: float  # side of the boxes from above; 0 for none
+    icon: float  # width of the boxes from above; 0 for none
     narrow: bool
 
     def bar_top(self, index: int) -> float:
@@ -129,10 +140,10 @@ class Layout:
         return self.top + index * self.pitch + (36 if self.narrow else (self.pitch - self.bar) / 2)
 
 
-WIDE_LAYOUT = Layout(230, 524, 30, 74, 24, 60, narrow=False)
+WIDE_LAYOUT = Layout(230, 490, 30, 74, 24, 108, narrow=False)
 SKIP = 8.0  # distance of a line around bands from them
 NARROW_LAYOUT = Layout(0, NARROW, 0, 80, 20, 0, narrow=True)
-ICON, PRICE = 546, 626  # where the columns to the right of the bars begin
+ICON, PRICE, TALL = 508, 632, 62  # where the columns to the right of the bars begin; height of boxes from above
 
 
 def _draw(chain: ChainReport, found: tuple[Band, ...], canvas: Canvas) -> Drawing:
@@ -150,9 +161,9 @@ def _draw(chain: ChainReport, found: tuple[Band, ...], canvas: Canvas) -> Drawin
     for index, band in enumerate(found):
         body += cut.bars(index, band) + (_words_above if canvas.narrow else _words_beside)(layout, index, band)
         if layout.icon:
-            body += _from_above(found, band, canvas, layout.top + (index + 0.5) * layout.pitch)
+            body += _from_above(found, band, chain.grid[1 + COLUMNS] > 1, canvas, layout.top + (index + 0.5) * layout.pitch)
     bottom = layout.top + len(found) * layout.pitch
-    height, entries = legend(_entries(found, cut), 0, bottom + 12, canvas.width)
+    height, entries = legend(_entries(found, cut, chain.grid[1 + COLUMNS] > 1), 0, bottom + 12, canvas.width)
     return bottom + 12 + height, body + entries
 
 
@@ -241,25 +252,31 @@ def _headings(cut: Cut) -> list[Element]:
 
 def _words_beside(layout: Layout, index: int, band: Band) -> list[Element]:
     middle, room = layout.top + (index + 0.5) * layout.pitch, layout.left - 2.5 * SKIP
+    style = "warm" if band.dear else "quiet"
+    right = [(band.price, style), *([(band.across, style)] if band.across else []), (band.kept, "quiet")]
     return [text(0, middle - 3, shortened(band.title, room / BOLD), "strong"),
             text(0, middle + 14, shortened(band.detail, room, SMALL), "quiet", size=SMALL),
-            text(PRICE, middle - 3, band.price, "warm" if band.dear else "quiet", size=SMALL),
-            text(PRICE, middle + 14, band.kept, "quiet", size=SMALL)]
+            *(text(PRICE, middle + 5.5 + 17 * (i - len(right) / 2), words, style, size=SMALL)
+              for i, (words, style) in enumerate(right))]
 
 
 def _words_above(layout: Layout, index: int, band: Band) -> list[Element]:
     top, right = layout.top + index * layout.pitch, layout.right
-    room = [right - layout.left - text_width(words, SMALL) - 10 for words in (band.price, band.kept)]
+    price = f"{band.price}, {band.across}" if band.across else band.price
+    room = [right - layout.left - text_width(words, SMALL) - 10 for words in (price, band.kept)]
     return [text(layout.left, top + 13, shortened(band.title, room[0] / BOLD), "strong"),
-            text(right, top + 13, band.price, "warm" if band.dear else "quiet", "end", SMALL),
+            text(right, top + 13, price, "warm" if band.dear else "quiet", "end", SMALL),
             text(layout.left, top + 28, shortened(band.detail, room[1], SMALL), "quiet", size=SMALL),
             text(right, top + 28, band.kept, "quiet", "end", SMALL)]
 
 
-def _from_above(found: tuple[Band, ...], band: Band, canvas: Canvas, middle: float) -> list[Element]:
-    """One tile's footprint, rows by columns, and the part it owns; with rows reused, those kept lie on top."""
+def _from_above(found: tuple[Band, ...], band: Band, beside: bool, canvas: Canvas, middle: float) -> list[Element]:
+    """One tile's footprint, rows by columns, and the part it owns; with rows reused, those kept lie on top.
+
+    `beside`: tiles have neighbours along the width.
+    """
     side = WIDE_LAYOUT.icon
-    pixel = side / max(max(b.footprint[1:]) for b in found)
+    pixel = min(TALL / max(b.footprint[ROWS] for b in found), side / max(b.footprint[COLUMNS] for b in found))
     (height, width), (rows, columns) = ((max(n * pixel, LEAST) for n in box[1:]) for box in (band.footprint, band.owned))
     left, top = ICON + (side - width) / 2, middle - height / 2
     drawn = [rect(left, top, width, height, "halo"),
@@ -267,12 +284,16 @@ def _from_above(found: tuple[Band, ...], band: Band, canvas: Canvas, middle: flo
     if band.reused:
         drawn[1] = rect(left + (width - columns) / 2, top + height - rows, columns, rows, "tile")
         drawn.append(rect(left, top, width, height - rows, "", fill=canvas.pattern("dots")))
+        if beside and width > columns:  # both sides are computed again; kept rows of them too
+            edge, fill = max((width - columns) / 2, LEAST), canvas.pattern("hatch")
+            drawn += [rect(x, top, edge, height, "", fill=fill, data_part="again") for x in (left, left + width - edge)]
     return [*drawn, rect(left, top, width, height, "outline")]
 
 
-def _entries(found: tuple[Band, ...], cut: Cut) -> list[tuple[str, str]]:
+def _entries(found: tuple[Band, ...], cut: Cut, beside: bool) -> list[tuple[str, str]]:
     """(class or pattern, words) of what occurs in the figure."""
     shared = [b for b in found if cut.neighbours and b.footprint[cut.axis] > b.owned[cut.axis]]
+    again = cut.strip and beside and bool(cut.layout.icon) and any(b.footprint[COLUMNS] > b.owned[COLUMNS] for b in found)
     entries = [("tile", "what one step makes" if cut.strip else "what one tile owns")]
     if any(b.footprint[1:] != b.owned[1:] and not (b.reused and b.footprint[COLUMNS] == b.owned[COLUMNS]) for b in found):
         entries.append(("halo", "what it needs beyond that"))
@@ -280,6 +301,6 @@ def _entries(found: tuple[Band, ...], cut: Cut) -> list[tuple[str, str]]:
         entries.append(("other", "the next step" if cut.strip else "its neighbour"))
     if any(b.reused for b in shared):
         entries.append((cut.canvas.pattern("dots"), "kept, not computed again"))
-    if any(not b.reused for b in shared):
+    if again or any(not b.reused for b in shared):
         entries.append((cut.canvas.pattern("hatch"), "needed by both: done twice"))
     return entries

@@ -75,13 +75,30 @@ def test_rows_that_are_kept_look_different_from_work_done_twice() -> None:
     strip = chain_of_two("image", step=1)
     assert cut_axis(strip) == ROWS
     image, first, last = bands(strip)
-    assert [b.footprint for b in (image, first, last)] == [(3, 5, 8), (4, 3, 6), (5, 1, 4)]
+    assert [b.footprint for b in (image, first, last)] == [(3, 3, 8), (4, 3, 6), (5, 1, 4)]
     assert [b.owned for b in (image, first, last)] == [(3, 1, 4), (4, 1, 4), (5, 1, 4)]
-    assert [b.kept for b in (image, first, last)] == ["4 rows of 5 kept", "2 rows of 3 kept", "written to memory"]
+    assert [b.kept for b in (image, first, last)] == ["2 rows of 3 kept", "2 rows of 3 kept", "written to memory"]
     assert fills(strip) == ["url(#p-wide-dots)"] * 2
     assert fills(chain_of_two("image")) == ["url(#p-wide-hatch)"] * 2
     image, *_ = bands(chain_of_two(step=1))  # read from memory as it is needed
     assert (image.footprint, image.kept, image.reused) == ((3, 1, 8), "not kept", False)
+
+
+def test_work_done_again_by_strips_side_by_side_is_said_and_seen() -> None:
+    """Two strips of 4 columns: of the first layer each makes 6, though the drawing is cut along the height."""
+    strip = chain_of_two("image", step=1)
+    assert strip.grid[2:] == (2, 2)
+    image, first, last = bands(strip)
+    assert (image.across, last.across) == ("", "")
+    assert first.across == "along both axes"
+    wide = pyramid(strip, "p").wide
+    words = ["".join(e.itertext()) for e in wide.iter("text")]
+    assert "along both axes" in words
+    assert "needed by both: done twice" in words
+    assert len(parts(wide, "again")) == 2 * 2  # both sides of two bands
+    alone = dataclasses.replace(strip, grid=(1, 1, 2, 1))
+    assert [b.across for b in bands(alone)] == ["", "along the height", ""]
+    assert not parts(pyramid(alone, "p").wide, "again")
 
 
 def test_what_no_neighbour_needs_is_not_called_shared() -> None:
