@@ -48,7 +48,7 @@ def stages(report: Report) -> Table:
     headings = ("chain", "stage", "kind", "result", ">footprint", ">rows held", ">new", ">owned", ">shared", ">positions",
                 ">multiply-adds", ">of these extra", ">extra part")
     return table("Stages", "Footprint and owned part are of one tile away from borders, in channels x rows x columns; of a "
-                 "strip some rows are held at a time, some of them new in a step. Shared are elements that neighbours make too.",
+                 "strip some rows are held at a time, some of them new in a step. Shared are elements neighbours make too.",
                  headings, ((str(i), s.label, s.kind, s.kept, extents(s.footprint), s.held, s.fresh, extents(s.owned), s.shared,
                              s.positions, s.multiply_adds, s.extra, f"{s.extra_ratio:.2%}")
                             for i, c in enumerate(report.chains) for s in c.stages))
