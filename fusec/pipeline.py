@@ -35,7 +35,7 @@ from fusec.graph.read_yaml import read_description
 from fusec.graph.show import show_graph
 from fusec.graph.simplify import Simplified, simplify
 from fusec.plan.cost import Nominal, nominal_for
-from fusec.plan.lock import Lock, lock_of, subject_of, unlock
+from fusec.plan.lock import Lock, lock_of, scope_of, unlock
 from fusec.plan.lock_file import read_lock
 from fusec.plan.partition import partition
 from fusec.plan.search import Planned, variants
@@ -127,14 +127,14 @@ def plan(graph: LayerGraph, device: Device, fuse: str = "auto", shape: Shape4 | 
 def _read_lock(path: Path, graph: LayerGraph, device: Device) -> Lock:
     """The lockfile, if it is for this network and device."""
     lock = read_lock(path)
-    lock.check(subject_of(graph, device, architecture(device), DTYPES[0]))
+    lock.check(scope_of(graph, device, architecture(device), DTYPES[0]))
     return lock
 
 
 def to_lock(planned: Plan) -> Lock:
     """The plan as a lock: `plan` makes the same of it, whatever the time model has become."""
     graph, device = planned.simplified.graph, planned.device
-    return lock_of(subject_of(graph, device, architecture(device), DTYPES[0]), planned.nominal,
+    return lock_of(scope_of(graph, device, architecture(device), DTYPES[0]), planned.nominal,
                    ((c.chain, c.variants) for c in planned.chains))
 
 

@@ -76,7 +76,7 @@ class LockedChain:
 
 
 @dataclass(frozen=True)
-class Subject:
+class Scope:
     """What a lock is for. It is obeyed only where all of this agrees; the network's name is for readers.
 
     Attributes
@@ -102,31 +102,31 @@ class Subject:
 class Lock:
     """A whole plan. `places` has the place in the lockfile of each thing it is for, and of the file itself as ""."""
 
-    subject: Subject
+    scope: Scope
     nominal: Nominal
     chains: tuple[LockedChain, ...]
     places: Mapping[str, str] = field(default_factory=dict, compare=False)
 
-    def check(self, here: Subject) -> None:
+    def check(self, here: Scope) -> None:
         """InputError with every difference between what is locked and what is `here`."""
-        problems = [Problem(f"the lockfile is for {_told(self.subject, f.name)}, but here is {_told(here, f.name)}",
+        problems = [Problem(f"the lockfile is for {_told(self.scope, f.name)}, but here is {_told(here, f.name)}",
                             self.places.get(f.name, self.places.get("", "")), WAY_OUT)
-                    for f in fields(Subject) if f.name != "network" and getattr(self.subject, f.name) != getattr(here, f.name)]
+                    for f in fields(Scope) if f.name != "network" and getattr(self.scope, f.name) != getattr(here, f.name)]
         if problems:
             raise InputError(problems)
 
 
-def _told(subject: Subject, name: str) -> str:
-    """One fact of a subject in words."""
-    value = getattr(subject, name)
+def _told(scope: Scope, name: str) -> str:
+    """One fact of a scope in words."""
+    value = getattr(scope, name)
     if name == "signature":
-        return f"network '{subject.network}' of structure {value[:12]}"
+        return f"network '{scope.network}' of structure {value[:12]}"
     return f"{name} {value}"
 
 
-def subject_of(graph: LayerGraph, device: Device, arch: str, dtype: str) -> Subject:
+def scope_of(graph: LayerGraph, device: Device, arch: str, dtype: str) -> Scope:
     """What a plan of the simplified `graph` is for."""
-    return Subject(VERSION, graph.name, signature_of(graph), device.target, device.name, arch, dtype)
+    return Scope(VERSION, graph.name, signature_of(graph), device.target, device.name, arch, dtype)
 
 
 def signature_of(graph: LayerGraph) -> str:
@@ -136,9 +136,9 @@ def signature_of(graph: LayerGraph) -> str:
     return hashlib.sha256(repr((rows, [number[o] for o in graph.outputs])).encode()).hexdigest()
 
 
-def lock_of(subject: Subject, nominal: Nominal, chains: Iterable[tuple[Chain, Sequence[Planned]]]) -> Lock:
+def lock_of(scope: Scope, nominal: Nominal, chains: Iterable[tuple[Chain, Sequence[Planned]]]) -> Lock:
     """The decisions of a plan."""
-    return Lock(subject, nominal, tuple(
+    return Lock(scope, nominal, tuple(
         LockedChain(chain.names, tuple(LockedVariant(Decision.of(v.schedule), v.min_blocks, v.tiles) for v in variants))
         for chain, variants in chains))
 

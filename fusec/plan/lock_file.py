@@ -18,7 +18,7 @@ from fusec.graph.yaml_report import Findings
 from fusec.graph.yaml_tree import Located, read_tree, show
 from fusec.graph.yaml_values import Size, Spec
 from fusec.plan.cost import Nominal
-from fusec.plan.lock import Decision, Lock, LockedChain, LockedVariant, Subject
+from fusec.plan.lock import Decision, Lock, LockedChain, LockedVariant, Scope
 from fusec.schedule.ir import Tile
 
 SUFFIX = ".lock"
@@ -74,10 +74,10 @@ def text_of(lock: Lock, remarks: Iterable[str] = ()) -> str:
     remarks
         Lines of comment for its head, such as what was measured.
     """
-    subject, nominal = lock.subject, lock.nominal
+    scope, nominal = lock.scope, lock.nominal
     lines = [f"# {_printable(line)}" for line in (*HEAD, *remarks)]
     lines += [f"format: {FORMAT}"]
-    lines += [f"{name}: {_text(getattr(subject, name))}" for name in Subject.__dataclass_fields__]
+    lines += [f"{name}: {_text(getattr(scope, name))}" for name in Scope.__dataclass_fields__]
     lines += [f"batches: {_list(map(str, nominal.batches))}", f"height: {_number(nominal.height)}",
               f"width: {_number(nominal.width)}", f"chains:{'' if lock.chains else ' []'}"]
     for chain in lock.chains:
@@ -147,9 +147,9 @@ class _Reader:
             self.found.add(self.tree.value["batches"].mark, "'batches' do not fall", "the largest first, each once")
         if spec is None or self.found.problems:
             raise self.found.error()
-        subject = Subject(**{name: getattr(spec, name) for name in Subject.__dataclass_fields__})
+        scope = Scope(**{name: getattr(spec, name) for name in Scope.__dataclass_fields__})
         places = {"": str(self.found.path), **{key: self.found.place(mark) for key, mark in self.tree.keys.items()}}
-        return Lock(subject, Nominal(tuple(spec.batches), spec.height, spec.width), tuple(c for c in chains if c), places)
+        return Lock(scope, Nominal(tuple(spec.batches), spec.height, spec.width), tuple(c for c in chains if c), places)
 
     def check_format(self) -> None:
         """Nothing else of a file of another format can be judged."""

@@ -18,7 +18,7 @@ from fusec.graph.simplify import simplify
 from fusec.pipeline import PlannedChain
 from fusec.plan import partition, search, timing
 from fusec.plan.cost import Nominal, nominal_for
-from fusec.plan.lock import Decision, Subject, lock_of, signature_of, subject_of, unlock
+from fusec.plan.lock import Decision, Scope, lock_of, scope_of, signature_of, unlock
 from fusec.plan.lock_file import read_lock, text_of
 from fusec.plan.search import Planned
 from fusec.schedule.ir import Chain, Schedule, Tile
@@ -30,7 +30,7 @@ from tests.strategies import integer_graphs
 from tests.strategies_schedule import PLANNED_DEVICES, partitions, schedules
 
 H200, CPU = DEVICES["h200"], generic_host()
-SUBJECT = Subject(VERSION, "net", "0123abcd", "cpu", "cpu", "linux-x", "float32")
+SCOPE = Scope(VERSION, "net", "0123abcd", "cpu", "cpu", "linux-x", "float32")
 
 
 def flat(value: object) -> object:
@@ -60,7 +60,7 @@ def test_a_plan_comes_back_from_its_text(data: st.DataObject, tmp_path: Path) ->
         assume(all(s.scratch_elements * 4 <= device.scratch_per_block for s in made) or device.target == "cpu")
         chains.append((chain, tuple(map(Planned, made, [*counts, 0], tiles))))
     nominal = nominal_for(graph)
-    lock = lock_of(subject_of(graph, device, "some-arch", "float32"), nominal, chains)
+    lock = lock_of(scope_of(graph, device, "some-arch", "float32"), nominal, chains)
     path = tmp_path / "net.lock"
     path.write_text(text_of(lock, ["a remark"]), encoding="utf-8")
     read = read_lock(path)
@@ -83,7 +83,7 @@ def test_any_name_comes_back(name: str, tmp_path: Path) -> None:
 
 
 def check_name(name: str, folder: Path) -> None:
-    lock = lock_of(replace(SUBJECT, network=name), Nominal((4, 1), 5, None), ())
+    lock = lock_of(replace(SCOPE, network=name), Nominal((4, 1), 5, None), ())
     (folder / "a.lock").write_text(text_of(lock, [name]), encoding="utf-8")
     assert read_lock(folder / "a.lock") == lock
 
