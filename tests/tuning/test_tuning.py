@@ -27,7 +27,7 @@ from fusec.runtime.workload import arrange
 from fusec.schedule.ir import Chain, Tile
 from fusec.targets.device import DEVICES, Device, generic_host, host
 from fusec.tuning import candidates as module
-from fusec.tuning import whole
+from fusec.tuning import tune, whole
 from fusec.tuning.candidates import Job, Survey, Trial, jobs, survey, trials
 from fusec.tuning.choose import choose
 from fusec.tuning.kernels import generate_all, inputs, single
@@ -81,12 +81,17 @@ def test_the_favourites_come_first_then_the_layers_then_what_has_a_chance() -> N
 
 
 def test_chains_without_a_chance_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the model says of the others: one interval is made the best there is, then the worst."""
     known = surveyed()
-    slow = {i: tuple(100 * s for s in p) if i == (0, 3) else p for i, p in known.prices.items()}
-    assert known.chain((0, 3)).names in [j.chain.names for j in jobs(known)]
-    assert known.chain((0, 3)).names not in [j.chain.names for j in jobs(replace(known, prices=slow))]
+
+    def tried(factor: float) -> list[tuple[str, ...]]:
+        prices = {i: tuple(factor * s for s in p) if i == (0, 3) else p for i, p in known.prices.items()}
+        return [job.chain.names for job in jobs(replace(known, prices=prices, favourites=known.singles))]
+
+    assert known.chain((0, 3)).names in tried(0.01)
+    assert known.chain((0, 3)).names not in tried(100)
     monkeypatch.setattr(module, "CHANCE", math.inf)
-    assert len(list(jobs(replace(known, prices=slow)))) == len(set(known.keys.values()))
+    assert len(tried(100)) == len(set(known.keys.values()))
 
 
 def test_equal_chains_are_tried_once() -> None:
@@ -208,15 +213,17 @@ def test_the_favourites_stand_until_all_layers_are_known() -> None:
 # ---- stopping and going on
 
 
-@pytest.mark.parametrize("count", range(8))
-def test_an_interruption_keeps_what_was_found(count: int) -> None:
+def test_an_interruption_keeps_what_was_found() -> None:
+    """After any job; and a whole network comes of it, however little is known."""
     known = surveyed()
-    machine = Machine(lambda job, c: (1.0, 1.0), known, interrupt=count)
-    found = measure_all(known, machine, lambda: False, ignore)
-    assert (found.done, found.interrupted) == (count, True)
-    assert choose(known, found.results)  # a whole network, however little is known
-    layers = [n for item in choose(known, found.results) for n in item.chain.names]
-    assert sorted(layers) == sorted(known.order)
+    total = len(list(jobs(known)))
+    assert total > len(known.order)
+    for count in range(total):
+        machine = Machine(lambda job, c: (1.0, 1.0), known, interrupt=count)
+        found = measure_all(known, machine, lambda: False, ignore)
+        assert (found.done, found.interrupted) == (count, True)
+        layers = [n for item in choose(known, found.results) for n in item.chain.names]
+        assert sorted(layers) == sorted(known.order)
 
 
 class Stopwatch:
@@ -368,18 +375,26 @@ def test_plans_that_disagree_are_found(small: Plan, monkeypatch: pytest.MonkeyPa
         time_plans({"one": small, "other": single}, ignore)
 
 
-@pytest.mark.parametrize("interrupted", [False, True])
-def test_what_is_compared(interrupted: bool, small: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fusec.tuning import tune
-
+@pytest.mark.parametrize(("planned", "fastest", "interrupted", "compared"), [
+    ("none", "single", False, {UNTUNED}), ("none", "single", True, {UNTUNED}),  # all three are the same plan
+    ("none", "pair", False, {UNTUNED, TUNED}), ("none", "pair", True, {UNTUNED, TUNED}),
+    ("all", "single", False, {UNTUNED, TUNED}), ("all", "single", True, {UNTUNED, TUNED}),
+    ("all", "pair", False, {UNTUNED, SINGLE}), ("all", "pair", True, {UNTUNED}),
+    ("all", "other tiles", False, {UNTUNED, TUNED, SINGLE}), ("all", "other tiles", True, {UNTUNED, TUNED})])
+def test_what_is_compared(planned: str, fastest: str, interrupted: bool, compared: set[str], small: Plan,
+                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each plan once, by its first name; layer by layer is left out after an interruption."""
     monkeypatch.setattr(tune, "time_plans", lambda plans, progress: {n: Entrant(p, (len(n),)) for n, p in plans.items()})
-    known = survey(small.simplified.graph, small.device, small.nominal)
-    single = pipeline.plan(small.original, small.device, "none", (2, 1, 6, 6))
-    slow = Machine(lambda job, c: (1.0,) if len(job.chain.names) == 1 else (9.0,), known)
-    found = replace(measure_all(known, slow, lambda: False, ignore), interrupted=interrupted)
-    entered = decide(small, single, known, found, ignore).entrants
-    names = set(entered)
-    assert UNTUNED in names
-    assert (SINGLE in names) <= (not interrupted)
-    assert len(names) == len({str(pipeline.to_lock(e.plan)) for e in entered.values()})
-    assert TUNED in names or SINGLE in names
+    untuned, single = (pipeline.plan(small.original, small.device, fuse, (2, 1, 6, 6)) for fuse in (planned, "none"))
+    known = replace(survey(untuned.simplified.graph, untuned.device, untuned.nominal), favourites=())
+    own = [Decision.of(c.variants[0].schedule) for c in single.chains]
+
+    def seconds(job: Job, trial: Trial) -> Seconds:
+        wins = {"single": len(job.chain.names) == 1, "pair": len(job.chain.names) == 2,
+                "other tiles": len(job.chain.names) == 1 and trial.decision not in own}
+        return (1.0,) if wins[fastest] else (9.0,)
+
+    monkeypatch.setattr(module, "CHANCE", math.inf)
+    monkeypatch.setattr(module, "PER_BATCH", 2)
+    found = replace(measure_all(known, Machine(seconds, known), lambda: False, ignore), interrupted=interrupted)
+    assert set(decide(untuned, single, known, found, ignore).entrants) == compared
