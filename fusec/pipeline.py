@@ -43,6 +43,7 @@ from fusec.program import make_launch, make_program
 from fusec.runtime import cpu as cpu_runtime
 from fusec.runtime.build import Progress, assemble, build
 from fusec.runtime.cache import Cache
+from fusec.runtime.cpu_engine import usable_threads
 from fusec.runtime.cuda import gpu
 from fusec.runtime.model import Model
 from fusec.runtime.program import Program, Source
@@ -204,8 +205,13 @@ def choose_device(target: str, dtype: str = "float32", arch: str | None = None) 
     if target == "cpu":
         if arch is not None:
             raise InputError("--arch names a GPU architecture, but the target is cpu", hint="leave one of them out")
-        return host()
+        return host(cpu_threads())
     return device_for_gpu(*gpu.identity()) if arch is None else device_for_arch(arch)
+
+
+def cpu_threads() -> int:
+    """Threads that a model on this CPU uses, so the cores it is planned for; InputError when FUSEC_THREADS is no count."""
+    return debug.threads() or usable_threads()
 
 
 def check_shape(shape: Sequence[int]) -> Shape4:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 from fusec.errors import Infeasible, InputError, InternalError, Problem, nearest
 from fusec.graph.graph import LayerGraph
@@ -87,6 +87,9 @@ class Scope:
         Of the simplified network's structure, see `signature_of`.
     device, arch
         Name of the planner's device; GPU architecture or the CPU's signature.
+    machine, cores
+        What it is exactly: a GPU's own name, or a CPU's caches (`Device.machine`); and how many cores. Where a GPU is only
+        named, as for its architecture, `machine` is "" and agrees with any.
     """
 
     fusec: str
@@ -94,6 +97,8 @@ class Scope:
     signature: str
     target: str
     device: str
+    machine: str
+    cores: int
     arch: str
     dtype: str
 
@@ -109,11 +114,16 @@ class Lock:
 
     def check(self, here: Scope) -> None:
         """InputError with every difference between what is locked and what is `here`."""
-        problems = [Problem(f"the lockfile is for {_told(self.scope, f.name)}, but here is {_told(here, f.name)}",
-                            self.places.get(f.name, self.places.get("", "")), WAY_OUT)
-                    for f in fields(Scope) if f.name != "network" and getattr(self.scope, f.name) != getattr(here, f.name)]
+        problems = [Problem(f"the lockfile is for {_told(self.scope, name)}, but here is {_told(here, name)}",
+                            self.places.get(name, self.places.get("", "")), WAY_OUT)
+                    for name, value in vars(self.scope).items() if _differ(name, value, getattr(here, name))]
         if problems:
             raise InputError(problems)
+
+
+def _differ(name: str, locked: object, here: object) -> bool:
+    """Whether a fact forbids to obey a lock: networks have a signature for that, and a GPU may be named without being there."""
+    return locked != here and name != "network" and not (name == "machine" and "" in (locked, here))
 
 
 def _told(scope: Scope, name: str) -> str:
@@ -121,12 +131,13 @@ def _told(scope: Scope, name: str) -> str:
     value = getattr(scope, name)
     if name == "signature":
         return f"network '{scope.network}' of structure {value[:12]}"
-    return f"{name} {value}"
+    return f"a device of {value} cores" if name == "cores" else f"{name} {value}"
 
 
 def scope_of(graph: LayerGraph, device: Device, arch: str, dtype: str) -> Scope:
     """What a plan of the simplified `graph` is for."""
-    return Scope(VERSION, graph.name, signature_of(graph), device.target, device.name, arch, dtype)
+    return Scope(VERSION, graph.name, signature_of(graph), target=device.target, device=device.name, machine=device.machine,
+                 cores=device.cores, arch=arch, dtype=dtype)
 
 
 def signature_of(graph: LayerGraph) -> str:

@@ -22,7 +22,7 @@ from fusec.plan.lock import Decision, Lock, LockedChain, LockedVariant, Scope
 from fusec.schedule.ir import Tile
 
 SUFFIX = ".lock"
-FORMAT = 1  # raised when a reader of the old one would misunderstand the new
+FORMAT = 2  # raised when a reader of the old one would misunderstand the new
 MAX_COUNT = (1 << 31) - 1
 HEAD = ("Schedules of fusec, found by `fusec tune`. `fusec compile --locked` makes exactly these.",
         "tile: images, channels, height, width. May be edited: every schedule is checked before it is used.")
@@ -41,6 +41,8 @@ class LockSpec(Spec):
     signature: str
     target: str
     device: str
+    machine: str
+    cores: Count
     arch: str
     dtype: str
     batches: Annotated[list[Count], Field(min_length=1, title="numbers of images, the largest first")]
@@ -77,7 +79,7 @@ def text_of(lock: Lock, remarks: Iterable[str] = ()) -> str:
     scope, nominal = lock.scope, lock.nominal
     lines = [f"# {_printable(line)}" for line in (*HEAD, *remarks)]
     lines += [f"format: {FORMAT}"]
-    lines += [f"{name}: {_text(getattr(scope, name))}" for name in Scope.__dataclass_fields__]
+    lines += [f"{name}: {value if isinstance(value, int) else _text(value)}" for name, value in vars(scope).items()]
     lines += [f"batches: {_list(map(str, nominal.batches))}", f"height: {_number(nominal.height)}",
               f"width: {_number(nominal.width)}", f"chains:{'' if lock.chains else ' []'}"]
     for chain in lock.chains:

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fusec import debug
-from fusec.pipeline import Generated, Plan, build_and_link, build_kernels
+from fusec.pipeline import Generated, Plan, build_and_link, build_kernels, choose_device
 from fusec.plan.partition import Seconds
 from fusec.runtime import cpu
 from fusec.runtime.cache import Cache
-from fusec.runtime.cpu_engine import usable_threads
 from fusec.runtime.cuda import gpu, nvrtc
 from fusec.runtime.model import Model
 from fusec.runtime.program import POOL
@@ -75,10 +74,9 @@ class Bench:
         self._store = Cache(debug.cache_folder())
         self.measured = self.known = 0  # measurements made, and those the log had
         self._turns = turns
-        cuda = plan.device.target == "cuda"
-        tool = nvrtc.identity() if cuda else cpu.find_compiler(debug.compiler()).identity
-        threads = 0 if cuda else debug.threads() or usable_threads()
-        self._machine = (plan.device.target, plan.device.name, tool, str(threads))
+        here = choose_device(plan.device.target)  # a plan may be for a device that is only named
+        tool = nvrtc.identity() if here.target == "cuda" else cpu.find_compiler(debug.compiler()).identity
+        self._machine = (here.target, here.machine, str(here.cores), tool)
 
     def __call__(self, job: Job) -> tuple[Measured, ...]:
         """Seconds of the job's trials; MissingError as building and running raise it."""
