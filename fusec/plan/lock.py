@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from fusec.errors import Infeasible, InputError, InternalError, Problem, nearest
 from fusec.graph.graph import LayerGraph
@@ -216,7 +217,12 @@ def _order(lock: Lock, graph: LayerGraph) -> Iterator[Problem]:
 
 
 def _limits(locked: LockedChain) -> Iterator[Problem]:
-    """The last variant, and no other, runs for any number of tiles."""
+    """The last variant, and no other, runs for any number of tiles, and each wants fewer than the one before: the first variant
+    whose number is reached is taken, so one that wants as many may never run."""
+    for before, variant in pairwise(locked.variants):
+        if variant.min_blocks >= before.min_blocks > 0:
+            yield Problem(f"min_blocks is {variant.min_blocks} behind a variant with {before.min_blocks}: this one may never run",
+                          variant.where, "let the numbers of a chain's variants fall")
     for i, variant in enumerate(locked.variants):
         last = i == len(locked.variants) - 1
         if last != (variant.min_blocks == 0):

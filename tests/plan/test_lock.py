@@ -17,7 +17,7 @@ from fusec.graph.graph import LayerGraph
 from fusec.graph.simplify import simplify
 from fusec.pipeline import PlannedChain
 from fusec.plan import partition, search, timing
-from fusec.plan.cost import Nominal, nominal_for
+from fusec.plan.cost import Nominal
 from fusec.plan.lock import Decision, Scope, lock_of, scope_of, signature_of, unlock
 from fusec.plan.lock_file import read_lock, text_of
 from fusec.plan.search import Planned
@@ -26,7 +26,7 @@ from fusec.schedule.show import show
 from fusec.targets.device import DEVICES, MIB, Device, device_for_gpu, generic_host
 from fusec.version import VERSION
 from tests.small_networks import conv, max_pool, network
-from tests.strategies import integer_graphs
+from tests.strategies import integer_graphs, sizes
 from tests.strategies_schedule import PLANNED_DEVICES, partitions, schedules
 
 H200, CPU = DEVICES["h200"], generic_host()
@@ -59,7 +59,7 @@ def test_a_plan_comes_back_from_its_text(data: st.DataObject, tmp_path: Path) ->
         tiles = data.draw(st.lists(st.none() | st.integers(1, 99), min_size=len(made), max_size=len(made)))
         assume(all(s.scratch_elements * 4 <= device.scratch_per_block for s in made) or device.target == "cpu")
         chains.append((chain, tuple(map(Planned, made, [*counts, 0], tiles))))
-    nominal = nominal_for(graph)
+    nominal = Nominal(data.draw(st.sampled_from([(8, 1), (3,)])), *data.draw(sizes(graph, 20)))
     lock = lock_of(scope_of(graph, device, "some-arch", "float32"), nominal, chains)
     path = tmp_path / "net.lock"
     path.write_text(text_of(lock, ["a remark"]), encoding="utf-8")
@@ -262,6 +262,32 @@ def test_an_earlier_variant_that_always_runs(net: LayerGraph, tmp_path: Path) ->
     [row] = [line + "\n" for line in FIRST.splitlines() if "tile" in line]
     with pytest.raises(InputError, match="min_blocks is 0 in an earlier variant"):
         pipeline.plan(net, CPU, locked=locked(net, tmp_path, first=FIRST + row))
+
+
+@pytest.mark.parametrize(("counts", "said"), [
+    ((9, 4, 0), None), ((9, 9, 0), "min_blocks is 9 behind a variant with 9"),
+    ((4, 9, 0), "min_blocks is 9 behind a variant with 4"), ((9, 3, 5, 0), "min_blocks is 5 behind a variant with 3")])
+def test_variants_want_fewer_tiles_one_after_the_other(counts: tuple[int, ...], said: str | None, net: LayerGraph,
+                                                       tmp_path: Path) -> None:
+    [row] = [line + "\n" for line in FIRST.splitlines() if "tile" in line]
+    rows = "".join(row.replace("min_blocks: 0", f"min_blocks: {n}") for n in counts)
+    path = locked(net, tmp_path, first=FIRST.replace(row, rows))
+    if said is None:
+        assert [v.min_blocks for v in pipeline.plan(net, CPU, locked=path).chains[0].variants] == list(counts)
+    else:
+        with pytest.raises(InputError, match=said):
+            pipeline.plan(net, CPU, locked=path)
+
+
+def test_a_locked_schedule_is_verified_once(net: LayerGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, seen = locked(net, tmp_path), list[str]()
+    for place in ("fusec.pipeline.verify", "fusec.plan.lock.verify"):
+        monkeypatch.setattr(place, lambda schedule, device: seen.append(str(schedule.chain)))
+    pipeline.plan(net, CPU, locked=path)
+    assert seen == ["a", "b..pool"]
+    seen.clear()
+    planned = pipeline.plan(net, CPU)
+    assert seen == [str(c.chain) for c in planned.chains for _ in c.variants]
 
 
 @pytest.mark.parametrize(("text", "said"), [("", "the file is empty (a lockfile is what"), ("- a\n", "a lockfile is a mapping"),
