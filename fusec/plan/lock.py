@@ -221,7 +221,7 @@ def _limits(locked: LockedChain) -> Iterator[Problem]:
     whose number is reached is taken, so one that wants as many may never run."""
     for before, variant in pairwise(locked.variants):
         if variant.min_blocks >= before.min_blocks > 0:
-            yield Problem(f"min_blocks is {variant.min_blocks} behind a variant with {before.min_blocks}: this one may never run",
+            yield Problem(f"min_blocks is {variant.min_blocks} behind a variant with {before.min_blocks}: it may never run",
                           variant.where, "let the numbers of a chain's variants fall")
     for i, variant in enumerate(locked.variants):
         last = i == len(locked.variants) - 1
