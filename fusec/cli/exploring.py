@@ -27,7 +27,7 @@ def explored(plan: Plan, layers: str | None, tile: tuple[int, int]) -> Explorati
 
 def show(found: Exploration) -> None:
     """The named partitions and the Pareto front as a table, then recompute by tile."""
-    size = "" if found.height is None else f", open sizes {found.height}x{found.width}"
+    size = "" if found.height is None else f" of {found.height}x{found.width}"
     front = found.front
     said = "all of them weighed" if found.listed else "the front alone is kept"
     tried = "" if found.complete else " into intervals of the layers' order, others are not tried"

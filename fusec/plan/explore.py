@@ -39,7 +39,7 @@ from fusec.plan.groups import (
     table,
 )
 from fusec.plan.groups import GroupFigures as GroupFigures
-from fusec.plan.partition import closed, depth_first
+from fusec.plan.partition import closed, depth_first, range_hint
 from fusec.schedule.ir import Chain
 
 MAX_LAYERS = 128  # of one range: their groups are counted one by one
@@ -103,7 +103,7 @@ class Exploration:
     tile
         (height, width) of the output tile of every group; smaller where the output is, in steps that upsampling allows.
     height, width
-        Pixels of the inputs whose size is open; None when none is.
+        Pixels of an image, as planned for; None where the network fixes them and none were given.
     complete
         Whether all convex cuts were tried; else those into intervals of `layers` (see the module).
     partitions
@@ -262,7 +262,8 @@ def _range(order: tuple[str, ...], text: str | None, absorbed: Mapping[str, str]
     places = [position.get(absorbed.get(w, w)) for w in words]
     first, last = places[0], places[-1]
     if first is None or last is None:
-        raise InputError([Problem(f"unknown layer '{w}'", "layers", nearest(w, [*position, *absorbed]))
+        known = [*position, *absorbed]
+        raise InputError([Problem(f"unknown layer '{w}'", "layers", range_hint(w, known) or nearest(w, known))
                           for w, place in zip(words, places, strict=True) if place is None])
     if first > last:
         raise InputError(f"'{text}' runs backwards", "layers", f"write {words[-1]}..{words[0]}")

@@ -96,6 +96,14 @@ def test_exploring_shows_what_is_planned(tmp_path: Path) -> None:
     assert made["tile"] == [2, 3]
 
 
+def test_a_size_that_the_network_fixes_is_not_called_open() -> None:
+    for words in ((), ("--explore",)):
+        said = invoke("plan", "lenet5", "--shape", "4x1x28x28", "--device", "h200", *words).stdout
+        assert "open" not in said
+        [line] = [line for line in said.splitlines() if line.startswith("planned for")]
+        assert " of 28x28" in line
+
+
 def test_the_example_of_the_page_is_what_is_printed() -> None:
     [example] = re.findall(r"^```text\n\$ fusec (.*)\n(?s:(.*?))^```$", PAGE, re.MULTILINE)
     printed = invoke(*example[0].split()).stdout

@@ -475,6 +475,7 @@ class TestClaims:
 class TestErrors:
     @pytest.mark.parametrize(("layers", "said"), [
         ("conv1..conv9", "layers: unknown layer 'conv9' (did you mean"),
+        ("conv1-pool2", "layers: unknown layer 'conv1-pool2' (ranges are written first..last: conv1..pool2)"),
         ("image..conv2", "layers: unknown layer 'image'"),
         ("pool2..conv1", "layers: 'pool2..conv1' runs backwards (write conv1..pool2)"),
         ("conv1..", "layers: 'conv1..' is no range (write first..last)"),
