@@ -44,7 +44,7 @@ from fusec.plan.search import Search  # noqa: E402
 from fusec.runtime.cache import Cache  # noqa: E402
 from fusec.schedule.ir import Chain, Schedule, Tile  # noqa: E402
 from fusec.targets.device import DEVICES, Device, host  # noqa: E402
-from fusec.tuning.candidates import Candidate, chain_key  # noqa: E402
+from fusec.tuning.candidates import Trial, chain_key  # noqa: E402
 from fusec.tuning.kernels import generate_all, inputs, single  # noqa: E402
 from fusec.tuning.measure import on_device, timed_call  # noqa: E402
 from fusec.tuning.timing import alternate  # noqa: E402
@@ -122,7 +122,7 @@ def kernels(planned: Plan, chain: Chain) -> tuple[list[Decision], Generated] | N
         return None
     decisions = [Decision.chosen(choice) for choice in ranked]
     tiles = [search.tiles(choice, planned.nominal.batch) for choice in ranked]
-    return decisions, generate_all(planned, chain, [Candidate(d, n) for d, n in zip(decisions, tiles, strict=True)])
+    return decisions, generate_all(planned, chain, [Trial(d, n) for d, n in zip(decisions, tiles, strict=True)])
 
 
 def prebuild(work: tuple[str, int]) -> None:

@@ -28,7 +28,7 @@ from fusec.plan.lock import Decision  # noqa: E402
 from fusec.plan.partition import partition  # noqa: E402
 from fusec.plan.search import Search  # noqa: E402
 from fusec.schedule.ir import Chain  # noqa: E402
-from fusec.tuning.candidates import Candidate  # noqa: E402
+from fusec.tuning.candidates import Trial  # noqa: E402
 from fusec.tuning.kernels import generate_all, inputs, single  # noqa: E402
 from fusec.tuning.measure import on_device, timed_call  # noqa: E402
 from fusec.tuning.timing import alternate  # noqa: E402
@@ -63,7 +63,7 @@ def measured(planned: Plan, chain: Chain, tried: int) -> dict[str, dict[str, Any
              "reuse": [c for c in ranked if c.candidate.step is not None][:tried]}
     choices = [c for found in kinds.values() for c in found]
     decisions = [Decision.chosen(c) for c in choices]
-    made = generate_all(planned, chain, [Candidate(d, search.tiles(c, batch)) for d, c in zip(decisions, choices, strict=True)])
+    made = generate_all(planned, chain, [Trial(d, search.tiles(c, batch)) for d, c in zip(decisions, choices, strict=True)])
     models = [build_and_link(single(made, i, 1)) for i in range(len(choices))]
     arrays = on_device(models[0], inputs(made, batch))
     out = models[0](*arrays)

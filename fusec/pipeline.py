@@ -35,7 +35,7 @@ from fusec.graph.read_yaml import read_description
 from fusec.graph.show import show_graph
 from fusec.graph.simplify import Simplified, simplify
 from fusec.plan.cost import Nominal, nominal_for
-from fusec.plan.lock import Lock, lock_of, subject_of, unlock
+from fusec.plan.lock import Lock, lock_of, scope_of, unlock
 from fusec.plan.lock_file import read_lock
 from fusec.plan.partition import partition
 from fusec.plan.search import Planned, variants
@@ -43,6 +43,7 @@ from fusec.program import make_launch, make_program
 from fusec.runtime import cpu as cpu_runtime
 from fusec.runtime.build import Progress, assemble, build
 from fusec.runtime.cache import Cache
+from fusec.runtime.cpu_engine import usable_threads
 from fusec.runtime.cuda import gpu
 from fusec.runtime.model import Model
 from fusec.runtime.program import Program, Source
@@ -109,7 +110,7 @@ def plan(graph: LayerGraph, device: Device, fuse: str = "auto", shape: Shape4 | 
     debug.dump("01-simplified.txt", show_graph(simplified.graph), debug.PLAN)
     lock = None if locked is None else _read_lock(locked, simplified.graph, device)
     nominal = nominal_for(simplified.graph, shape) if lock is None else lock.nominal
-    decided = {} if lock is None else dict(unlock(lock, simplified.graph, device))
+    decided = {} if lock is None else dict(unlock(lock, simplified.graph, device))  # and verified
     with debug.timed("partition"):
         chains = tuple(decided) if lock else \
             partition(simplified.graph, fuse, device, absorbed=simplified.absorbed, nominal=nominal)
@@ -119,7 +120,7 @@ def plan(graph: LayerGraph, device: Device, fuse: str = "auto", shape: Shape4 | 
     schedules = [v.schedule for p in planned for v in p.variants]
     debug.dump("03-schedule.txt", "\n".join(map(show, schedules)), debug.SCHEDULE)
     with debug.timed("verify"):
-        for schedule in schedules:
+        for schedule in () if lock else schedules:
             verify(schedule, device if device.target == "cuda" else None)
     return Plan(graph, simplified, device, nominal, planned)
 
@@ -127,14 +128,14 @@ def plan(graph: LayerGraph, device: Device, fuse: str = "auto", shape: Shape4 | 
 def _read_lock(path: Path, graph: LayerGraph, device: Device) -> Lock:
     """The lockfile, if it is for this network and device."""
     lock = read_lock(path)
-    lock.check(subject_of(graph, device, architecture(device), DTYPES[0]))
+    lock.check(scope_of(graph, device, architecture(device), DTYPES[0]))
     return lock
 
 
 def to_lock(planned: Plan) -> Lock:
     """The plan as a lock: `plan` makes the same of it, whatever the time model has become."""
     graph, device = planned.simplified.graph, planned.device
-    return lock_of(subject_of(graph, device, architecture(device), DTYPES[0]), planned.nominal,
+    return lock_of(scope_of(graph, device, architecture(device), DTYPES[0]), planned.nominal,
                    ((c.chain, c.variants) for c in planned.chains))
 
 
@@ -204,8 +205,13 @@ def choose_device(target: str, dtype: str = "float32", arch: str | None = None) 
     if target == "cpu":
         if arch is not None:
             raise InputError("--arch names a GPU architecture, but the target is cpu", hint="leave one of them out")
-        return host()
+        return host(cpu_threads())
     return device_for_gpu(*gpu.identity()) if arch is None else device_for_arch(arch)
+
+
+def cpu_threads() -> int:
+    """Threads that a model on this CPU uses, so the cores it is planned for; InputError when FUSEC_THREADS is no count."""
+    return debug.threads() or usable_threads()
 
 
 def check_shape(shape: Sequence[int]) -> Shape4:

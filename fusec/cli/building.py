@@ -112,4 +112,6 @@ def device_in_words(device: Device) -> str:
     """The target and what of it matters to a reader of results."""
     if device.target == "cpu":
         return f"cpu ({plural(device.cores, 'core')}, {32 * device.vector}-bit vectors)"
+    if device.board:
+        return f"cuda ({device.board}, {device.arch}, planned for {device.name} with {plural(device.cores, 'multiprocessor')})"
     return f"cuda ({device.arch}, planned for {device.name})"

@@ -12,16 +12,14 @@ from typing import Any
 import click
 import numpy as np
 
-from fusec import debug
+from fusec import debug, pipeline
 from fusec.cli import options
 from fusec.cli.output import facts, in_bytes, line, plural, print_json
 from fusec.errors import FusecError, MissingError
 from fusec.runtime import cpu
 from fusec.runtime.cache import Cache
-from fusec.runtime.cpu_engine import usable_threads
 from fusec.runtime.cuda import gpu
 from fusec.runtime.program import Source
-from fusec.targets.device import host
 from fusec.version import VERSION
 
 PROBE = Source("fusec_probe", 'extern "C" __attribute__((visibility("default"))) int fusec_probe() { return 0; }\n', "cpp")
@@ -49,15 +47,14 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 def _cpu() -> dict[str, Any]:
-    device, compiler, problem = host(), None, None
-    threads = debug.threads() or usable_threads()
+    device, compiler, problem = pipeline.choose_device("cpu"), None, None
     try:
         chosen = cpu.find_compiler(debug.compiler())
         compiler = str(chosen)
         cpu.build(PROBE, chosen)
     except FusecError as error:
         problem = str(error)
-    return {"machine": platform.machine(), "vector_bits": 32 * device.vector, "threads": threads, "compiler": compiler,
+    return {"machine": platform.machine(), "vector_bits": 32 * device.vector, "threads": device.cores, "compiler": compiler,
             "usable": problem is None, "problem": problem}
 
 

@@ -24,20 +24,21 @@ ROOM = 72  # columns for the chains of a partition, so that a line has no more t
 
 
 def explored(plan: Plan, layers: str | None, tile: tuple[int, int]) -> Exploration:
-    """Every partition of the layers of a plan, which itself is the chosen one."""
+    """The partitions of the layers of a plan, which itself is the chosen one."""
     return explore(plan.simplified.graph, plan.nominal, layers=layers, tile=tile, absorbed=plan.simplified.absorbed,
                    planned=[c.chain.names for c in plan.chains])
 
 
 def show(found: Exploration, device: str) -> None:
     """The named partitions, the one planned for `device` among them, and the Pareto front as a table; recompute by tile."""
-    size = "" if found.height is None else f", open sizes {found.height}x{found.width}"
+    size = "" if found.height is None else f" of {found.height}x{found.width}"
     front = found.front
-    said = "all of them weighed" if found.listed else "the front found by dynamic programming"
+    said = "all of them weighed" if found.listed else "the front alone is kept"
+    tried = "" if found.complete else " into intervals of the layers' order, others are not tried"
     facts([("network", found.network),
            ("layers", f"{len(found.layers)}, {found.layers[0]} to {found.layers[-1]}"),
            ("planned for", f"one image{size}, tiles of {extents(found.tile)}"),
-           ("partitions", f"{found.partitions:,}, {len(front):,} on the Pareto front; {said}"),
+           ("partitions", f"{found.partitions:,}{tried}, {len(front):,} on the Pareto front; {said}"),
            ("work", f"{in_words(found.multiply_adds)} multiply-adds"),
            ("weights", in_bytes(found.weight_bytes)),
            *_apart(found)])
@@ -76,8 +77,8 @@ def _times(found: Exploration, extra: int) -> str:
 
 
 def _chains(point: Point, found: Exploration) -> str:
-    """The groups of several layers, as `--fuse` takes them; of many those in the middle are left out."""
-    several = [f"{found.layers[g.first]}..{found.layers[g.last]}" for g in point.groups if g.last > g.first]
+    """The groups of several layers: intervals as `--fuse` takes them, others with a plus; of many the middle is left out."""
+    several = [found.called(g) for g in point.groups if len(g.layers) > 1]
     return _shortened(several) or "none"
 
 

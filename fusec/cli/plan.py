@@ -72,7 +72,7 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
 
 def _show(report: Report, device: Device, unfused: str | None) -> None:
     totals = report.totals
-    size = "" if report.height is None else f", open sizes {report.height}x{report.width}"
+    size = "" if report.height is None else f" of {report.height}x{report.width}"
     saved = totals.saved
     moved = f"{saved:.0%} saved" if saved >= 0 else f"{-saved:.0%} more: tiles read their overlap, and the weights, again"
     facts([("network", report.network), ("device", device_in_words(device)),

@@ -30,7 +30,7 @@ def choose(name: str | None, target: str | None) -> Device:
     """The device that --device or --target means; a usage error when both are given."""
     options.only_one(device=name, target=target)
     if name is not None:
-        return find_device(name)
+        return pipeline.choose_device("cpu") if name == "cpu" else find_device(name)
     if target == "cuda" and not gpu.available():
         note(f"there is no GPU here; planned for {NO_GPU_DEVICE} (--device names another)")
         return DEVICES[NO_GPU_DEVICE]

@@ -25,7 +25,7 @@ from fusec.targets.device import Device
 from fusec.tuning.candidates import Survey, survey
 from fusec.tuning.log import Log
 from fusec.tuning.measure import Bench
-from fusec.tuning.tune import Explored, Tuned, decide, explore
+from fusec.tuning.tune import Found, Tuned, decide, measure_all
 
 TIME_LIMIT = 300.0  # seconds
 
@@ -68,7 +68,7 @@ def command(network: str, target: str, time_limit: float, batch: int | None, sha
         bench = Bench(untuned, Log(Cache(debug.cache_folder()).folder, fresh))
         progress.phase("measuring chains")
         deadline = time.perf_counter() + time_limit
-        found = explore(known, bench, lambda: time.perf_counter() >= deadline, progress)
+        found = measure_all(known, bench, lambda: time.perf_counter() >= deadline, progress)
         if found.interrupted:
             note("interrupted: what was found is compared with the untuned plan; interrupt again to write nothing")
         progress.phase("comparing")
@@ -107,12 +107,12 @@ def _write(place: Path, tuned: Tuned) -> None:
     write_text(place, text_of(pipeline.to_lock(plan), remarks))
 
 
-def _result(tuned: Tuned, found: Explored, bench: Bench, seed: int | None, place: Path, seconds: float) -> dict[str, Any]:
+def _result(tuned: Tuned, found: Found, bench: Bench, seed: int | None, place: Path, seconds: float) -> dict[str, Any]:
     plan, best = tuned.plan, tuned.entrants[tuned.chosen].seconds
     ratios = {name: [s / b for s, b in zip(e.seconds, best, strict=True)] for name, e in tuned.entrants.items()}
     lock = pipeline.to_lock(plan)
-    return {"network": lock.subject.network, "target": lock.subject.target, "device": lock.subject.device,
-            "arch": lock.subject.arch, "dtype": lock.subject.dtype, "random_weights": seed, "file": str(place),
+    return {"network": lock.scope.network, "target": lock.scope.target, "device": lock.scope.device,
+            "arch": lock.scope.arch, "dtype": lock.scope.dtype, "random_weights": seed, "file": str(place),
             "batches": list(plan.nominal.batches), "height": plan.nominal.height, "width": plan.nominal.width,
             "measured": bench.measured, "known": bench.known, "chains_measured": found.done, "chains_promising": found.total,
             "interrupted": found.interrupted, "chosen": tuned.chosen,
@@ -120,7 +120,7 @@ def _result(tuned: Tuned, found: Explored, bench: Bench, seed: int | None, place
                         for name, e in tuned.entrants.items()], "seconds": seconds}
 
 
-def _show(tuned: Tuned, found: Explored, result: Mapping[str, Any]) -> None:
+def _show(tuned: Tuned, found: Found, result: Mapping[str, Any]) -> None:
     plan, rest = tuned.plan, found.total - found.done
     facts([("network", result["network"]), ("target", device_in_words(plan.device)),
            ("measured", f"{plural(found.done, 'chain')} in {plural(result['measured'], 'measurement')} and {result['known']:,} "

@@ -181,8 +181,11 @@ def _front_words(exploration: Exploration | None, device: Device) -> tuple[str, 
                                      "storage")
     said = [f"{len(exploration.layers)} layers can be cut in {_ways(exploration.partitions)} ways, counted here for one "
             f"image{size}, without weights.", f"Layer by layer {in_bytes(one.bytes_moved)} are moved{fused}."]
+    if not exploration.complete:
+        said.append("With branches side by side in so many layers not all cuts are tried: these are the cuts into intervals of "
+                    "an order that keeps each branch together.")
     if not exploration.listed:
-        said.append("That is too many to draw: only the front is shown, found by dynamic programming.")
+        said.append("That is too many to draw: only the front is shown.")
     if exploration.planned is not None:
         said.append(f"As planned for {device.name}, {in_bytes(exploration.planned.bytes_moved)} are moved; plans are made for "
                     "the least time, and need not lie on the front.")

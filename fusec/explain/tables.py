@@ -75,6 +75,5 @@ def _partitions(title: str, note: str, exploration: Exploration, points: Sequenc
 
 
 def groups(exploration: Exploration, point: Point) -> str:
-    """The groups of a partition by their first and last layers."""
-    names = exploration.layers
-    return ", ".join(names[g.first] if g.first == g.last else f"{names[g.first]}..{names[g.last]}" for g in point.groups)
+    """The groups of a partition by their layers."""
+    return ", ".join(map(exploration.called, point.groups))

@@ -3,6 +3,9 @@
 In: a simplified graph, a range of it, the tile of the output. Out: an `Exploration`, and its JSON form. Nothing is compiled and
 no machine is asked about: these are the exact counts of Alwani, Chen, Ferdman and Milder, "Fused-layer CNN accelerators", MICRO
 2016, for fp32 and one image. The conventions that change a figure are fields of their own.
+
+Every way means all convex cuts: where chains can only be intervals of the order of layers, and where branches lie side by side
+in up to `MAX_BRANCHED` layers with up to `MAX_GROUPS` chains. Of more such layers only chains that are intervals are tried.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from fusec.errors import InputError, Problem, nearest
@@ -19,13 +23,29 @@ from fusec.graph.graph import LayerGraph
 from fusec.plan import pareto
 from fusec.plan.cost import Nominal, sizes_of
 from fusec.plan.counting import weight_bytes
-from fusec.plan.groups import Extents, Sizes, bytes_moved, extra_multiply_adds, figures, layers_of, multiply_adds, table
+from fusec.plan.groups import (
+    Extents,
+    Members,
+    Sizes,
+    bytes_moved,
+    convex_cuts,
+    extra_multiply_adds,
+    figures,
+    in_a_row,
+    intervals,
+    layers_of,
+    multiply_adds,
+    readers_of,
+    table,
+)
 from fusec.plan.groups import GroupFigures as GroupFigures
-from fusec.plan.partition import closed, depth_first
+from fusec.plan.partition import closed, depth_first, range_hint
 from fusec.schedule.ir import Chain
 
 MAX_LAYERS = 128  # of one range: their groups are counted one by one
-MAX_LISTED = 4096  # partitions; where there are more, dynamic programming finds the Pareto front alone
+MAX_LISTED = 4096  # partitions; where there are more, the Pareto front alone is given
+MAX_BRANCHED = 16  # layers whose convex cuts are all tried where not all of them are intervals: up to 2 ** 15 partitions
+MAX_GROUPS = 4096  # of such layers: their figures take a few seconds
 
 
 @dataclass(frozen=True)
@@ -56,8 +76,8 @@ class Point:
         return max(g.buffer_bytes + g.input_column_bytes for g in self.groups)
 
     def to_json(self) -> dict[str, Any]:
-        """The sums, and the groups as (first, last)."""
-        return {"groups": [(g.first, g.last) for g in self.groups], "bytes_moved": self.bytes_moved,
+        """The sums, and the groups as the indices of their layers."""
+        return {"groups": [g.layers for g in self.groups], "bytes_moved": self.bytes_moved,
                 "buffer_bytes": self.buffer_bytes, "inner_buffer_bytes": self.inner_buffer_bytes,
                 "edge_buffer_bytes": self.edge_buffer_bytes, "extra_multiply_adds": self.extra_multiply_adds,
                 "pareto": self.pareto}
@@ -73,7 +93,7 @@ class TileWork:
 
 @dataclass(frozen=True)
 class Exploration:
-    """All partitions of a range of layers, for one image.
+    """Partitions of a range of layers, for one image.
 
     Attributes
     ----------
@@ -83,9 +103,11 @@ class Exploration:
     tile
         (height, width) of the output tile of every group; smaller where the output is, in steps that upsampling allows.
     height, width
-        Pixels of the inputs whose size is open; None when none is.
+        Pixels of an image, as planned for; None where the network fixes them and none were given.
+    complete
+        Whether all convex cuts were tried; else those into intervals of `layers` (see the module).
     partitions
-        How many there are.
+        How many there are, of those tried.
     listed
         Whether `points` has all of them; else it has the Pareto front alone.
     points
@@ -116,6 +138,7 @@ class Exploration:
     tile: Extents
     height: int | None
     width: int | None
+    complete: bool
     partitions: int
     listed: bool
     points: tuple[Point, ...]
@@ -142,19 +165,31 @@ class Exploration:
         return named if self.all_fused is None else named | {"all fused": self.all_fused}
 
     def to_json(self) -> dict[str, Any]:
-        """Dictionaries, lists, numbers and strings only. Groups stand once, and points name them by (first, last)."""
-        groups = {(g.first, g.last): g for p in (*self.points, *self.ends.values()) for g in p.groups}
+        """Dictionaries, lists, numbers and strings only. Groups stand once, and points name them by their layers.
+
+        What is planned has its groups in full, since they need not be among those.
+        """
+        groups = {g.layers: g for p in (*self.points, *self.ends.values()) for g in p.groups}
+        planned = self.planned and {**self.planned.to_json(), "groups": [dataclasses.asdict(g) for g in self.planned.groups]}
         return {
             "network": self.network, "layers": self.layers, "tile": self.tile, "height": self.height, "width": self.width,
-            "partitions": self.partitions, "listed": self.listed, "left_out": self.partitions - len(self.points),
+            "complete": self.complete, "partitions": self.partitions, "listed": self.listed,
+            "left_out": self.partitions - len(self.points),
             "multiply_adds": self.multiply_adds, "weight_bytes": self.weight_bytes, "norms_apart_bytes": self.norms_apart_bytes,
             "ends": {name: p.to_json() for name, p in self.ends.items()},
             "by_tile": [{**dataclasses.asdict(w), "ratio": self.work_ratio(w.extra_multiply_adds)} for w in self.by_tile],
             "groups": [dataclasses.asdict(groups[key]) for key in sorted(groups)],
             "points": [p.to_json() for p in self.points],
             "behind": self.behind,
-            "chosen": self.chosen,
+            "chosen": self.chosen, "planned": planned,
         }
+
+    def called(self, group: GroupFigures) -> str:
+        """A group by its layers: "first..last", with a "+" wherever it leaves out some between."""
+        starts = [i for i in group.layers if i - 1 not in group.layers]
+        ends = [i for i in group.layers if i + 1 not in group.layers]
+        return "+".join(self.layers[i] if i == j else f"{self.layers[i]}..{self.layers[j]}"
+                        for i, j in zip(starts, ends, strict=True))
 
     def work_ratio(self, extra: int) -> float:
         """How many times the multiply-adds of the layers one by one are done, `extra` ones included; 1 where there are none."""
@@ -164,7 +199,7 @@ class Exploration:
 def explore(graph: LayerGraph, nominal: Nominal, *, layers: str | None = None, tile: Extents = (1, 1),
             absorbed: Mapping[str, str] | None = None, planned: Iterable[Sequence[str]] = (),
             limit: int = MAX_LISTED) -> Exploration:
-    """Weigh every partition of a range of layers into groups that share a kernel.
+    """Weigh the partitions of a range of layers into groups that share a kernel.
 
     Parameters
     ----------
@@ -194,30 +229,31 @@ def explore(graph: LayerGraph, nominal: Nominal, *, layers: str | None = None, t
     if len(found) > MAX_LAYERS:
         raise InputError(f"{len(found)} layers are too many to explore; {MAX_LAYERS} can be", "layers", "name a range of them")
     sizes, count = sizes_of(graph, nominal), len(found)
-    groups = table(graph, found, tile, sizes)
-    partitions = pareto.count(groups, count)
-    listed = partitions <= limit
-    points = _listed(groups, count) if listed else [_point(p, True) for p in pareto.front_of_all(groups, count)]
+    readers = readers_of(graph, found)
+    branched, complete = _what_to_try(readers)
+    groups = table(graph, found, branched or intervals(readers), tile, sizes)
+    partitions, points = (_branched if branched else _in_a_row)(groups, count, limit)
     by_ends = {_ends(p.groups): p for p in points}
 
     def named(ends: tuple[int, ...]) -> Point:
-        cut = tuple(groups[i, j] for i, j in zip((0, *ends), ends, strict=False))
+        cut = tuple(groups[tuple(range(i, j))] for i, j in zip((0, *ends), ends, strict=False))
         return by_ends.get(ends) or _point(cut, False)
 
+    everything = tuple(range(count))
     chains, own = [Chain(graph, layer) for layer in found], _counted(found, planned)
     chosen = _chosen(points, found, own)
     return Exploration(
         network=graph.name, layers=tuple(layer[0] for layer in found), tile=tile, height=nominal.height, width=nominal.width,
-        partitions=partitions, listed=listed, points=tuple(points),
+        complete=complete, partitions=partitions, listed=partitions <= limit, points=tuple(points),
         behind=tuple(name for layer in found for name in layer[1:]), chosen=chosen,
         planned=_planned(graph, found, own, tile, sizes) if chosen is None else points[chosen],
         layer_by_layer=named(tuple(range(1, count + 1))),
         pools_merged=named(_pools_merged(chains, groups)),
-        all_fused=named((count,)) if (0, count) in groups else None,
+        all_fused=named((count,)) if everything in groups else None,
         norms_apart_bytes=sum(bytes_moved(Chain(graph, (n,)), sizes) for n in names),
         weight_bytes=sum(weight_bytes(graph, graph[n]) for n in names),
         multiply_adds=sum(multiply_adds(c, sizes) for c in chains),
-        by_tile=_by_tile(Chain(graph, names), sizes) if (0, count) in groups else (),
+        by_tile=_by_tile(Chain(graph, names), sizes) if everything in groups else (),
     )
 
 
@@ -232,17 +268,38 @@ def _range(order: tuple[str, ...], text: str | None, absorbed: Mapping[str, str]
     places = [position.get(absorbed.get(w, w)) for w in words]
     first, last = places[0], places[-1]
     if first is None or last is None:
-        raise InputError([Problem(f"unknown layer '{w}'", "layers", nearest(w, [*position, *absorbed]))
+        known = [*position, *absorbed]
+        raise InputError([Problem(f"unknown layer '{w}'", "layers", range_hint(w, known) or nearest(w, known))
                           for w, place in zip(words, places, strict=True) if place is None])
     if first > last:
         raise InputError(f"'{text}' runs backwards", "layers", f"write {words[-1]}..{words[0]}")
     return order[first:last + 1]
 
 
-def _listed(groups: pareto.Table, count: int) -> list[Point]:
+def _what_to_try(readers: Sequence[frozenset[int]]) -> tuple[tuple[Members, ...], bool]:
+    """All convex cuts, or nothing where intervals are to be tried; and whether what is tried is all there is."""
+    if in_a_row(readers):
+        return (), True
+    cuts = tuple(islice(convex_cuts(readers), MAX_GROUPS + 1)) if len(readers) <= MAX_BRANCHED else ()
+    return (cuts, True) if 0 < len(cuts) <= MAX_GROUPS else ((), False)
+
+
+def _in_a_row(groups: pareto.Table, count: int, limit: int) -> tuple[int, list[Point]]:
+    """How many partitions into intervals there are, and all of them, or the front where that is more than `limit`."""
+    partitions = pareto.count(groups, count)
+    if partitions > limit:
+        return partitions, [_point(p, True) for p in pareto.front_of_all(groups, count)]
+    return _branched(groups, count, limit)
+
+
+def _branched(groups: pareto.Table, count: int, limit: int) -> tuple[int, list[Point]]:
+    """The same for any groups, by listing."""
     partitions = sorted(pareto.every(groups, count), key=lambda p: (len(p), _ends(p)))
-    best = set(pareto.front(partitions))
-    return [_point(p, i in best) for i, p in enumerate(partitions)]
+    front = pareto.front(partitions)
+    if len(partitions) > limit:
+        return len(partitions), [_point(partitions[i], True) for i in front]
+    best = set(front)
+    return len(partitions), [_point(p, i in best) for i, p in enumerate(partitions)]
 
 
 def _point(groups: pareto.Partition, on_front: bool) -> Point:
@@ -250,6 +307,7 @@ def _point(groups: pareto.Partition, on_front: bool) -> Point:
 
 
 def _ends(groups: pareto.Partition) -> tuple[int, ...]:
+    """The ends of the groups. No other partition has the same: what is no end belongs to the group that reads it."""
     return tuple(g.last + 1 for g in groups)
 
 
@@ -258,7 +316,7 @@ def _pools_merged(layers: list[Chain], groups: pareto.Table) -> tuple[int, ...]:
     ends = set(range(1, len(layers) + 1))
     for i in range(1, len(layers)):
         convolution = isinstance(layers[i - 1].nodes[0].layer, L.Conv2d | L.ConvTranspose2d)
-        if convolution and isinstance(layers[i].nodes[0].layer, L.Pool2d) and (i - 1, i + 1) in groups:
+        if convolution and isinstance(layers[i].nodes[0].layer, L.Pool2d) and (i - 1, i) in groups:
             ends.remove(i)
     return tuple(sorted(ends))
 
@@ -282,11 +340,11 @@ def _planned(graph: LayerGraph, layers: tuple[tuple[str, ...], ...], planned: It
     chains = sorted(planned, key=lambda c: index[c[0]])
     if not chains or not all(closed(graph, c) for c in chains):
         return None
-    return _point(tuple(figures(Chain(graph, c), tile, sizes, index[c[0]], index[c[-1]]) for c in chains), False)
+    return _point(tuple(figures(Chain(graph, c), tile, sizes, tuple(sorted({index[n] for n in c}))) for c in chains), False)
 
 
 def _names(layers: tuple[tuple[str, ...], ...], group: GroupFigures) -> frozenset[str]:
-    return frozenset(name for layer in layers[group.first:group.last + 1] for name in layer)
+    return frozenset(name for i in group.layers for name in layers[i])
 
 
 def _by_tile(chain: Chain, sizes: Sizes) -> tuple[TileWork, ...]:

@@ -1,13 +1,14 @@
 """Layers as the literature counts them, and the figures of each group of them that one kernel may compute.
 
-In: a simplified graph, an interval of its depth-first order, the tile. Out: layers as tuples of node names, and a table of
-`GroupFigures` for every interval of them that is a legal chain. All counts are exact, boxes clipped at the image's borders.
+In: a simplified graph, an interval of its depth-first order, the tile. Out: layers as tuples of node names, the groups of them
+that are chains, and a table of `GroupFigures` for those that are legal. All counts are exact, boxes clipped at the image's
+borders.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,18 +25,18 @@ from fusec.schedule.ir import Chain, Tile
 
 Sizes = Mapping[str, tuple[int, int]]  # (height, width) of every tensor
 Extents = tuple[int, int]  # height, width
-Interval = tuple[int, int]  # of layers: first, end
+Members = tuple[int, ...]  # of a group: indices of layers, rising
 BY_POSITION = (L.Activation, L.LocalResponseNorm, L.Softmax)  # read one position of one tensor, all its channels
 
 
 @dataclass(frozen=True)
 class GroupFigures:
-    """One group, layers `first` to `last` in one kernel, for one image.
+    """One group, layers that share a kernel, for one image.
 
     Attributes
     ----------
-    first, last
-        Indices into `Exploration.layers`, both inclusive.
+    layers
+        Indices into `Exploration.layers`, rising.
     bytes_moved
         Every tensor the group reads, and the one it makes for others, once; weights not included.
     buffer_bytes
@@ -51,14 +52,22 @@ class GroupFigures:
         Those of the layers one by one.
     """
 
-    first: int
-    last: int
+    layers: Members
     bytes_moved: int
     buffer_bytes: int
     input_row_bytes: int
     input_column_bytes: int
     extra_multiply_adds: int
     multiply_adds: int
+
+    @property
+    def first(self) -> int:
+        return self.layers[0]
+
+    @property
+    def last(self) -> int:
+        """The layer that makes the group's output."""
+        return self.layers[-1]
 
 
 def layers_of(graph: LayerGraph, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
@@ -88,22 +97,59 @@ def bytes_moved(chain: Chain, sizes: Sizes) -> int:
     return sum(tensor_bytes(chain.graph, sizes, t) for t in (*chain.inputs, chain.output))
 
 
-def table(graph: LayerGraph, layers: tuple[tuple[str, ...], ...], tile: Extents, sizes: Sizes) -> dict[Interval, GroupFigures]:
-    """Figures of all legal groups, by (first, end); each layer alone is one.
+def readers_of(graph: LayerGraph, layers: Sequence[tuple[str, ...]]) -> tuple[frozenset[int], ...]:
+    """Of each layer, those that read it, by index; `len(layers)` stands for what is outside, the network's outputs too."""
+    index, outside = {name: i for i, layer in enumerate(layers) for name in layer}, len(layers)
+    made = []
+    for *_, last in layers:
+        readers = {index.get(name, outside) for name in graph.digraph.successors(last)}
+        made.append(frozenset(readers if readers and last not in graph.outputs else readers | {outside}))
+    return tuple(made)
 
-    A group is legal when it is a chain (`partition.is_chain`) whose tiles independent blocks can compute.
+
+def in_a_row(readers: Sequence[frozenset[int]]) -> bool:
+    """Whether every chain is sure to be an interval: a layer that may be inside of one is read by the layer next to it."""
+    return all(i + 1 in found or len(readers) in found for i, found in enumerate(readers))
+
+
+def intervals(readers: Sequence[frozenset[int]]) -> Iterator[Members]:
+    """Every interval of the layers that is a chain."""
+    for last in range(len(readers)):
+        for first in range(last, -1, -1):
+            if all(max(readers[i]) <= last for i in range(first, last)):
+                yield tuple(range(first, last + 1))
+
+
+def convex_cuts(readers: Sequence[frozenset[int]]) -> Iterator[Members]:
+    """Every set of layers that is a chain: what reads a layer of it, but for the last, is in it too.
+
+    So it is convex, and so are several of them apart from one another: groups that wait for each other in a circle would be a
+    circle of layers, since all layers of a group lead to its last one.
+    """
+    for last in range(len(readers)):
+        found: list[Members] = [(last,)]
+        for i in range(last - 1, -1, -1):
+            found += [(i, *members) for members in found if readers[i].issubset(members)]
+        yield from found
+
+
+def table(graph: LayerGraph, layers: Sequence[tuple[str, ...]], groups: Iterable[Members], tile: Extents,
+          sizes: Sizes) -> dict[Members, GroupFigures]:
+    """Figures of those of `groups`, which are chains, whose tiles independent blocks can compute.
+
+    Raises
+    ------
+    Infeasible
+        That is not so for a layer alone.
     """
     found = {}
-    for end in range(1, len(layers) + 1):
-        for first in range(end - 1, -1, -1):
-            names = tuple(n for layer in layers[first:end] for n in layer)
-            if not closed(graph, names):
-                continue
-            try:
-                found[first, end] = figures(Chain(graph, names), tile, sizes, first, end - 1)
-            except Infeasible:
-                if end == first + 1:
-                    raise
+    for members in groups:
+        names = tuple(n for i in members for n in layers[i])
+        try:
+            found[members] = figures(Chain(graph, names), tile, sizes, members)
+        except Infeasible:
+            if len(members) == 1:
+                raise
     return found
 
 
@@ -118,8 +164,8 @@ def multiply_adds(chain: Chain, sizes: Sizes) -> int:
     return sum(layer_multiply_adds(chain.graph, n, sizes[n.name], 1) for n in chain.nodes)
 
 
-def figures(chain: Chain, tile: Extents, sizes: Sizes, first: int, last: int) -> GroupFigures:
-    """The figures of a chain, with the indices it is known by.
+def figures(chain: Chain, tile: Extents, sizes: Sizes, layers: Members) -> GroupFigures:
+    """The figures of a chain, with the indices of its layers.
 
     Raises
     ------
@@ -131,7 +177,7 @@ def figures(chain: Chain, tile: Extents, sizes: Sizes, first: int, last: int) ->
     inputs = [held[t] for t in chain.inputs]
     rows, columns = BYTES * sum(k.rows for k in inputs), BYTES * sum(k.columns for k in inputs)
     return GroupFigures(
-        first, last,
+        layers,
         bytes_moved=bytes_moved(chain, sizes),
         buffer_bytes=BYTES * sum(k.rows + k.columns for k in held.values()) - columns,
         input_row_bytes=rows,

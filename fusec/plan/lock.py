@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from fusec.errors import Infeasible, InputError, InternalError, Problem, nearest
 from fusec.graph.graph import LayerGraph
@@ -76,7 +77,7 @@ class LockedChain:
 
 
 @dataclass(frozen=True)
-class Subject:
+class Scope:
     """What a lock is for. It is obeyed only where all of this agrees; the network's name is for readers.
 
     Attributes
@@ -87,6 +88,9 @@ class Subject:
         Of the simplified network's structure, see `signature_of`.
     device, arch
         Name of the planner's device; GPU architecture or the CPU's signature.
+    machine, cores
+        What it is exactly: a GPU's own name, or a CPU's caches (`Device.machine`); and how many cores. Where a GPU is only
+        named, as for its architecture, `machine` is "" and agrees with any.
     """
 
     fusec: str
@@ -94,6 +98,8 @@ class Subject:
     signature: str
     target: str
     device: str
+    machine: str
+    cores: int
     arch: str
     dtype: str
 
@@ -102,19 +108,24 @@ class Subject:
 class Lock:
     """A whole plan. `places` has the place in the lockfile of each thing it is for, and of the file itself as ""."""
 
-    subject: Subject
+    scope: Scope
     nominal: Nominal
     chains: tuple[LockedChain, ...]
     places: Mapping[str, str] = field(default_factory=dict, compare=False)
 
-    def check(self, here: Subject) -> None:
+    def check(self, here: Scope) -> None:
         """InputError with every difference between what is locked and what is `here`."""
-        digits = _digits(self.subject.signature, here.signature)
-        problems = [Problem(f"the lockfile is for {_told(self.subject, f.name, digits)}, but here is "
-                            f"{_told(here, f.name, digits)}", self.places.get(f.name, self.places.get("", "")), WAY_OUT)
-                    for f in fields(Subject) if f.name != "network" and getattr(self.subject, f.name) != getattr(here, f.name)]
+        digits = _digits(self.scope.signature, here.signature)
+        problems = [Problem(f"the lockfile is for {_told(self.scope, name, digits)}, but here is {_told(here, name, digits)}",
+                            self.places.get(name, self.places.get("", "")), WAY_OUT)
+                    for name, value in vars(self.scope).items() if _differ(name, value, getattr(here, name))]
         if problems:
             raise InputError(problems)
+
+
+def _differ(name: str, locked: object, here: object) -> bool:
+    """Whether a fact forbids to obey a lock: networks have a signature for that, and a GPU may be named without being there."""
+    return locked != here and name != "network" and not (name == "machine" and "" in (locked, here))
 
 
 def _digits(one: str, other: str) -> int:
@@ -123,17 +134,18 @@ def _digits(one: str, other: str) -> int:
     return max(12, alike + 1)
 
 
-def _told(subject: Subject, name: str, digits: int) -> str:
-    """One fact of a subject in words."""
-    value = getattr(subject, name)
+def _told(scope: Scope, name: str, digits: int) -> str:
+    """One fact of a scope in words."""
+    value = getattr(scope, name)
     if name == "signature":
-        return f"network '{subject.network}' of structure {value[:digits]}"
-    return f"{name} {value}"
+        return f"network '{scope.network}' of structure {value[:digits]}"
+    return f"a device of {value} cores" if name == "cores" else f"{name} {value}"
 
 
-def subject_of(graph: LayerGraph, device: Device, arch: str, dtype: str) -> Subject:
+def scope_of(graph: LayerGraph, device: Device, arch: str, dtype: str) -> Scope:
     """What a plan of the simplified `graph` is for."""
-    return Subject(VERSION, graph.name, signature_of(graph), device.target, device.name, arch, dtype)
+    return Scope(VERSION, graph.name, signature_of(graph), target=device.target, device=device.name, machine=device.machine,
+                 cores=device.cores, arch=arch, dtype=dtype)
 
 
 def signature_of(graph: LayerGraph) -> str:
@@ -143,9 +155,9 @@ def signature_of(graph: LayerGraph) -> str:
     return hashlib.sha256(repr((rows, [number[o] for o in graph.outputs])).encode()).hexdigest()
 
 
-def lock_of(subject: Subject, nominal: Nominal, chains: Iterable[tuple[Chain, Sequence[Planned]]]) -> Lock:
+def lock_of(scope: Scope, nominal: Nominal, chains: Iterable[tuple[Chain, Sequence[Planned]]]) -> Lock:
     """The decisions of a plan."""
-    return Lock(subject, nominal, tuple(
+    return Lock(scope, nominal, tuple(
         LockedChain(chain.names, tuple(LockedVariant(Decision.of(v.schedule), v.min_blocks, v.tiles) for v in variants))
         for chain, variants in chains))
 
@@ -212,7 +224,12 @@ def _order(lock: Lock, graph: LayerGraph) -> Iterator[Problem]:
 
 
 def _limits(locked: LockedChain) -> Iterator[Problem]:
-    """The last variant, and no other, runs for any number of tiles."""
+    """The last variant, and no other, runs for any number of tiles, and each wants fewer than the one before: the first variant
+    whose number is reached is taken, so one that wants as many may never run."""
+    for before, variant in pairwise(locked.variants):
+        if variant.min_blocks >= before.min_blocks > 0:
+            yield Problem(f"min_blocks is {variant.min_blocks} behind a variant with {before.min_blocks}: it may never run",
+                          variant.where, "let the numbers of a chain's variants fall")
     for i, variant in enumerate(locked.variants):
         last = i == len(locked.variants) - 1
         if last != (variant.min_blocks == 0):

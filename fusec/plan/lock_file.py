@@ -18,11 +18,11 @@ from fusec.graph.yaml_report import Findings
 from fusec.graph.yaml_tree import Located, read_tree, show
 from fusec.graph.yaml_values import Size, Spec
 from fusec.plan.cost import Nominal
-from fusec.plan.lock import Decision, Lock, LockedChain, LockedVariant, Subject
+from fusec.plan.lock import Decision, Lock, LockedChain, LockedVariant, Scope
 from fusec.schedule.ir import Tile
 
 SUFFIX = ".lock"
-FORMAT = 1  # raised when a reader of the old one would misunderstand the new
+FORMAT = 2  # raised when a reader of the old one would misunderstand the new
 MAX_COUNT = (1 << 31) - 1
 HEAD = ("Schedules of fusec, found by `fusec tune`. `fusec compile --locked` makes exactly these.",
         "tile: images, channels, height, width. May be edited: every schedule is checked before it is used.")
@@ -41,6 +41,8 @@ class LockSpec(Spec):
     signature: str
     target: str
     device: str
+    machine: str
+    cores: Count
     arch: str
     dtype: str
     batches: Annotated[list[Count], Field(min_length=1, title="numbers of images, the largest first")]
@@ -74,10 +76,10 @@ def text_of(lock: Lock, remarks: Iterable[str] = ()) -> str:
     remarks
         Lines of comment for its head, such as what was measured.
     """
-    subject, nominal = lock.subject, lock.nominal
+    scope, nominal = lock.scope, lock.nominal
     lines = [f"# {_printable(line)}" for line in (*HEAD, *remarks)]
     lines += [f"format: {FORMAT}"]
-    lines += [f"{name}: {_text(getattr(subject, name))}" for name in Subject.__dataclass_fields__]
+    lines += [f"{name}: {value if isinstance(value, int) else _text(value)}" for name, value in vars(scope).items()]
     lines += [f"batches: {_list(map(str, nominal.batches))}", f"height: {_number(nominal.height)}",
               f"width: {_number(nominal.width)}", f"chains:{'' if lock.chains else ' []'}"]
     for chain in lock.chains:
@@ -147,9 +149,9 @@ class _Reader:
             self.found.add(self.tree.value["batches"].mark, "'batches' do not fall", "the largest first, each once")
         if spec is None or self.found.problems:
             raise self.found.error()
-        subject = Subject(**{name: getattr(spec, name) for name in Subject.__dataclass_fields__})
+        scope = Scope(**{name: getattr(spec, name) for name in Scope.__dataclass_fields__})
         places = {"": str(self.found.path), **{key: self.found.place(mark) for key, mark in self.tree.keys.items()}}
-        return Lock(subject, Nominal(tuple(spec.batches), spec.height, spec.width), tuple(c for c in chains if c), places)
+        return Lock(scope, Nominal(tuple(spec.batches), spec.height, spec.width), tuple(c for c in chains if c), places)
 
     def check_format(self) -> None:
         """Nothing else of a file of another format can be judged."""

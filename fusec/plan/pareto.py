@@ -1,17 +1,19 @@
-"""Partitions of a row of layers: counted, listed, or the best ones found without listing.
+"""Partitions of layers into groups: counted, listed, or the best ones found without listing.
 
-In: a table of the groups that are legal, by (first, end); each layer alone is one. Out: partitions as tuples of groups, in the
-order of the layers. A partition moves the bytes of its groups together and needs the buffers of the largest one.
+In: a table of the groups that are legal, by their layers; each layer alone is one. Out: partitions as tuples of groups, each
+behind those it reads. A partition moves the bytes of its groups together and needs the buffers of the largest one. Counting and
+dynamic programming are for tables of intervals.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from fusec.plan.groups import GroupFigures, Interval
+from fusec.plan.groups import GroupFigures, Members
 
-Table = Mapping[Interval, GroupFigures]
+Table = Mapping[Members, GroupFigures]
 Partition = tuple[GroupFigures, ...]
 
 
@@ -28,21 +30,31 @@ def largest_buffer(partition: Partition) -> int:
 
 
 def count(table: Table, layers: int) -> int:
-    """How many partitions there are: 2 ** (layers - 1) where every group is legal."""
-    ways = [1]
-    for end in range(1, layers + 1):
-        ways.append(sum(ways[first] for first in range(end) if (first, end) in table))
+    """How many partitions into intervals there are: 2 ** (layers - 1) where every interval is legal."""
+    ways, ending = [1], _by_last(table)
+    for last in range(layers):
+        ways.append(sum(ways[group.first] for group in ending[last]))
     return ways[-1]
 
 
 def every(table: Table, layers: int) -> Iterator[Partition]:
-    """All partitions."""
-    partial: list[tuple[int, Partition]] = [(0, ())]
+    """All partitions, of any groups: the last layer that is left can only be the last of its group."""
+    ending = {last: [(group, frozenset(group.layers)) for group in found] for last, found in _by_last(table).items()}
+    partial: list[tuple[frozenset[int], Partition]] = [(frozenset(range(layers)), ())]
     while partial:
-        start, groups = partial.pop()
-        if start == layers:
+        left, groups = partial.pop()
+        if not left:
             yield groups
-        partial += [(end, (*groups, table[start, end])) for end in range(start + 1, layers + 1) if (start, end) in table]
+            continue
+        partial += [(left - members, (group, *groups)) for group, members in ending[max(left)] if members <= left]
+
+
+def _by_last(table: Table) -> Mapping[int, list[GroupFigures]]:
+    """The groups by their last layer."""
+    ending = defaultdict(list)
+    for group in table.values():
+        ending[group.last].append(group)
+    return ending
 
 
 def front(partitions: Sequence[Partition]) -> list[int]:
@@ -61,18 +73,19 @@ def front(partitions: Sequence[Partition]) -> list[int]:
 
 
 def least_bytes(table: Table, layers: int, limit: int) -> Partition | None:
-    """The partition that moves the fewest bytes with buffers up to `limit`, by dynamic programming; None where there is none.
+    """The partition into intervals that moves the fewest bytes with buffers up to `limit`; None where there is none.
 
-    Of several, the one with the least extra work, then the fewest groups.
+    Of several, the one with the least extra work, then the fewest groups. By dynamic programming.
     """
     best: list[tuple[tuple[int, int, int], int] | None] = [((0, 0, 0), 0)]  # bytes, extra, groups up to an end; the last start
-    for end in range(1, layers + 1):
+    ending = _by_last(table)
+    for last in range(layers):
         options = []
-        for first in range(end):
-            group, before = table.get((first, end)), best[first]
-            if group is not None and before is not None and group.buffer_bytes <= limit:
+        for group in ending[last]:
+            before = best[group.first]
+            if before is not None and group.buffer_bytes <= limit:
                 moved, extra, groups = before[0]
-                options.append(((moved + group.bytes_moved, extra + group.extra_multiply_adds, groups + 1), first))
+                options.append(((moved + group.bytes_moved, extra + group.extra_multiply_adds, groups + 1), group.first))
         best.append(min(options, default=None))
     groups_found: list[GroupFigures] = []
     end = layers
@@ -80,13 +93,13 @@ def least_bytes(table: Table, layers: int, limit: int) -> Partition | None:
         step = best[end]
         if step is None:
             return None
-        groups_found.append(table[step[1], end])
+        groups_found.append(table[tuple(range(step[1], end))])
         end = step[1]
     return tuple(reversed(groups_found))
 
 
 def front_of_all(table: Table, layers: int) -> list[Partition]:
-    """The Pareto front of all partitions without listing them, by bytes moved.
+    """The Pareto front of all partitions into intervals without listing them, by bytes moved.
 
     The largest buffer of a partition is that of one of its groups, so only those limits matter; the bytes fall as they rise.
     """

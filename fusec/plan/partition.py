@@ -7,6 +7,7 @@ legal when only its last tensor leaves it; with that it is convex too, since a p
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
@@ -270,5 +271,15 @@ def _position(graph: LayerGraph, name: str, absorbed: Mapping[str, str], positio
     elif node in graph:
         problems.append(Problem(f"'{name}' is an input of the network, not a layer", "fuse"))
     else:
-        problems.append(Problem(f"unknown layer '{name}'", "fuse", nearest(name, [*position, *absorbed, *MODES])))
+        known = [*position, *absorbed]
+        problems.append(Problem(f"unknown layer '{name}'", "fuse", range_hint(name, known) or nearest(name, [*known, *MODES])))
     return None
+
+
+def range_hint(word: str, known: Collection[str]) -> str:
+    """A hint for a range that is written in another way, such as "conv1-pool1" or "conv1:pool1"."""
+    for first in (name for name in known if word.startswith(name)):
+        last = re.sub(r"^[^0-9A-Za-z_]+", "", word[len(first):])
+        if last in known and len(first) + len(last) < len(word):
+            return f"ranges are written first..last: {first}..{last}"
+    return ""

@@ -24,7 +24,8 @@ class Device:
     """One machine a kernel may be planned for.
 
     Sizes in bytes, rates per second, times in seconds. A core is a streaming multiprocessor or a CPU core; `lanes` is the
-    number of fp32 multiply-adds a core can start per cycle on the CUDA cores or vector units.
+    number of fp32 multiply-adds a core can start per cycle on the CUDA cores or vector units. `board` is the driver's name of a
+    GPU that is present, "" where one is only named.
     """
 
     name: str
@@ -43,6 +44,14 @@ class Device:
     launch: float  # seconds from one kernel to the next
     layout: Layout  # of scratch and of tensors between kernels
     vector: int = 1  # fp32 elements a CPU register holds
+    board: str = ""
+
+    @property
+    def machine(self) -> str:
+        """What tells this machine from others of its name and cores: a GPU's own name ("" as in `board`), a CPU's caches."""
+        if self.target == "cuda":
+            return self.board
+        return f"{self.scratch_per_core // KIB} KiB of cache per core, {self.cache // KIB} KiB shared"
 
 
 COPY_SHARE = 4.3 / 4.8  # of the published bandwidth that a large copy reaches: 4.3 of 4.8 TB/s measured on an H200
@@ -95,7 +104,9 @@ def _meant(arch: str) -> str:
 
 
 def device_for_gpu(name: str, arch: str, cores: int) -> Device:
-    """The device that a GPU present is planned as: the one with its name, architecture and multiprocessors, else its arch's.
+    """The device that a GPU present is planned as, with its own name and multiprocessors.
+
+    Rates and sizes are those of the device with its name, architecture and multiprocessors, else of its architecture's.
 
     Parameters
     ----------
@@ -104,13 +115,11 @@ def device_for_gpu(name: str, arch: str, cores: int) -> Device:
     """
     words = name.lower().replace(" ", "")
     same = (d for d in DEVICES.values() if d.name in words and (d.arch, d.cores) == (arch, cores))
-    return next(same, None) or device_for_arch(arch)
+    return replace(next(same, None) or device_for_arch(arch), cores=cores, board=name)
 
 
 def find_device(name: str) -> Device:
-    """A device by name ("h200", "t4", "cpu")."""
-    if name == "cpu":
-        return host()
+    """A GPU by its name or architecture ("h200", "t4", "sm_90"); it need not be here."""
     if name.lower().startswith("sm"):
         return device_for_arch(name)
     known = [*DEVICES, "cpu"]
@@ -120,11 +129,18 @@ def find_device(name: str) -> Device:
 
 
 @cache
-def host() -> Device:
-    """This machine's CPU, as far as the operating system tells."""
+def host(cores: int | None = None) -> Device:
+    """This machine's CPU, as far as the operating system tells.
+
+    Parameters
+    ----------
+    cores
+        How many of them kernels will run on; None is all that this process may be scheduled on.
+    """
     flags = _cpu_flags()
     vector = 16 if "avx512f" in flags else 8 if "avx2" in flags else 4
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    if cores is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     level2 = cache_of_one_core(2) or 512 * KIB
     shared = cache_size(3) or 4 * level2
     fused = 2 if "fma" in flags or vector == 4 else 1

@@ -21,14 +21,14 @@ from fusec.plan.search import Search
 from fusec.schedule.ir import Chain
 from fusec.targets.device import Device
 
-PER_BATCH = 4  # candidates of a chain for each nominal batch
+PER_BATCH = 4  # trials of a chain for each nominal batch
 CHANCE = 0.5  # a chain is tried if the best partition with it loses, by the model, at most this share of the chain's own time
 
 Interval = tuple[int, int]  # positions in the order, the second one left out
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Trial:
     """One kernel to measure: what it is made from, and the number of tiles its mapping is told (see `Planned.tiles`)."""
 
     decision: Decision
@@ -109,10 +109,10 @@ def jobs(survey: Survey) -> Iterator[Job]:
             yield Job(key, survey.chain(interval), survey.prices[interval])
 
 
-def candidates(chain: Chain, device: Device, nominal: Nominal) -> tuple[Candidate, ...]:
+def trials(chain: Chain, device: Device, nominal: Nominal) -> tuple[Trial, ...]:
     """Kernels of one chain: the best by the model for each nominal batch in turn, without repetition."""
     search, many = Search(chain, device, nominal), len(nominal.batches) > 1
-    ranked = [[Candidate(Decision.chosen(c), None if many and i == 0 else search.tiles(c, batch))
+    ranked = [[Trial(Decision.chosen(c), None if many and i == 0 else search.tiles(c, batch))
                for c in search.ranked(batch, PER_BATCH)] for i, batch in enumerate(nominal.batches)]
     return tuple(dict.fromkeys(c for rank in zip_longest(*ranked) for c in rank if c is not None))
 

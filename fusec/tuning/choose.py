@@ -61,7 +61,7 @@ def _variants(chain: Chain, found: Sequence[Measured], survey: Survey) -> tuple[
                 continue
             limits.append(limit)
         made.append((measured, schedule))
-    return tuple(Planned(schedule, limit, measured.candidate.tiles)
+    return tuple(Planned(schedule, limit, measured.trial.tiles)
                  for (measured, schedule), limit in zip(made, [*limits, 0], strict=True))
 
 

@@ -1,6 +1,6 @@
 """One kernel of a network as a model of its own, so that it can be timed as it is, with the layouts it has in the network.
 
-In: a chain of a plan's network and candidates for it. Out: programs of a single launch, repeated, on arrays of the sizes that
+In: a chain of a plan's network and trials for it. Out: programs of a single launch, repeated, on arrays of the sizes that
 the chain's tensors have. Between the pipeline's generated kernels and the clock.
 """
 
@@ -18,17 +18,17 @@ from fusec.runtime.program import POOL, Port, Program, TensorRule
 from fusec.runtime.weights import Floats, aligned
 from fusec.schedule.ir import Chain
 from fusec.schedule.verify import verify
-from fusec.tuning.candidates import Candidate
+from fusec.tuning.candidates import Trial
 
 SEED = 0
 
 
-def generate_all(plan: Plan, chain: Chain, candidates: Sequence[Candidate]) -> Generated:
-    """The kernels of all candidates for one chain, as the variants of one launch: they share its weights."""
-    schedules = [c.decision.schedule(chain, plan.device) for c in candidates]
+def generate_all(plan: Plan, chain: Chain, trials: Sequence[Trial]) -> Generated:
+    """The kernels of all trials for one chain, as the variants of one launch: they share its weights."""
+    schedules = [c.decision.schedule(chain, plan.device) for c in trials]
     for schedule in schedules:
         verify(schedule, plan.device if plan.device.target == "cuda" else None)
-    planned = tuple(Planned(schedule, 0, c.tiles) for schedule, c in zip(schedules, candidates, strict=True))
+    planned = tuple(Planned(schedule, 0, c.tiles) for schedule, c in zip(schedules, trials, strict=True))
     made = generate(replace(plan, chains=(PlannedChain(chain, planned),)))
     return replace(made, weights={key: aligned(array) for key, array in made.weights.items()})
 

@@ -1,6 +1,6 @@
 """Measuring the kernels of one chain side by side.
 
-In: a `Job`. Out: seconds of one launch of each of its candidates, for each nominal batch: medians of rounds in which all take
+In: a `Job`. Out: seconds of one launch of each of its trials, for each nominal batch: medians of rounds in which all take
 turns. Every measurement is logged as soon as it is there, and what the log knows is not measured again. Caches are warm: a
 kernel finds its tensors where its last launch left them, as it finds in a network what the kernel before has just written.
 """
@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fusec import debug
-from fusec.pipeline import Generated, Plan, build_and_link, build_kernels
+from fusec.pipeline import Generated, Plan, build_and_link, build_kernels, choose_device
 from fusec.plan.partition import Seconds
 from fusec.runtime import cpu
 from fusec.runtime.cache import Cache
-from fusec.runtime.cpu_engine import usable_threads
 from fusec.runtime.cuda import gpu, nvrtc
 from fusec.runtime.model import Model
 from fusec.runtime.program import POOL
@@ -25,7 +24,7 @@ from fusec.runtime.store import digest
 from fusec.runtime.weights import Floats
 from fusec.schedule.ir import Chain, Schedule
 from fusec.targets.device import Device
-from fusec.tuning.candidates import Candidate, Job, candidates
+from fusec.tuning.candidates import Job, Trial, trials
 from fusec.tuning.kernels import generate_all, inputs, single
 from fusec.tuning.log import Log
 from fusec.tuning.timing import Call, Clock, Timed, alternate, wall_clock
@@ -41,15 +40,15 @@ Turns = Callable[[Sequence[Turn]], Sequence[Timed]]
 
 @dataclass(frozen=True)
 class Measured:
-    """A candidate for a chain, and the seconds of one launch for each nominal batch."""
+    """A trial for a chain, and the seconds of one launch for each nominal batch."""
 
     chain: Chain
-    candidate: Candidate
+    trial: Trial
     seconds: Seconds
 
     def schedule(self, chain: Chain, device: Device) -> Schedule:
         """The schedule that was measured, of an equal chain."""
-        return self.candidate.decision.moved(self.chain, chain).schedule(chain, device)
+        return self.trial.decision.moved(self.chain, chain).schedule(chain, device)
 
 
 def take_turns(calls: Sequence[Turn]) -> Sequence[Timed]:
@@ -75,15 +74,14 @@ class Bench:
         self._store = Cache(debug.cache_folder())
         self.measured = self.known = 0  # measurements made, and those the log had
         self._turns = turns
-        cuda = plan.device.target == "cuda"
-        tool = nvrtc.identity() if cuda else cpu.find_compiler(debug.compiler()).identity
-        threads = 0 if cuda else debug.threads() or usable_threads()
-        self._machine = (plan.device.target, plan.device.name, tool, str(threads))
+        here = choose_device(plan.device.target)  # a plan may be for a device that is only named
+        tool = nvrtc.identity() if here.target == "cuda" else cpu.find_compiler(debug.compiler()).identity
+        self._machine = (here.target, here.machine, str(here.cores), tool)
 
     def __call__(self, job: Job) -> tuple[Measured, ...]:
-        """Seconds of the job's candidates; MissingError as building and running raise it."""
+        """Seconds of the job's trials; MissingError as building and running raise it."""
         plan, batches = self.plan, self.plan.nominal.batches
-        tried = candidates(job.chain, plan.device, plan.nominal)
+        tried = trials(job.chain, plan.device, plan.nominal)
         made = generate_all(plan, job.chain, tried)
         keys = [[self._key(made, i, batch) for batch in batches] for i in range(len(tried))]
         places = {key: (i, b) for i, row in enumerate(keys) for b, key in enumerate(row)}  # equal kernels have one key
@@ -91,8 +89,8 @@ class Bench:
         self.known += len(places) - len(missing)
         if missing:
             self._measure(made, missing, job)
-        return tuple(Measured(job.chain, candidate, tuple(self.log.get(key) or math.inf for key in row))
-                     for candidate, row in zip(tried, keys, strict=True))
+        return tuple(Measured(job.chain, trial, tuple(self.log.get(key) or math.inf for key in row))
+                     for trial, row in zip(tried, keys, strict=True))
 
     def _key(self, made: Generated, index: int, batch: int) -> str:
         """All that the time depends on: the kernel, the machine, and the sizes of all tensors."""

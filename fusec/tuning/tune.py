@@ -1,6 +1,6 @@
 """The whole of tuning: what the model proposes is measured, the best is put together, and has to win against the untuned plan.
 
-In: a network, a device, a way to measure. Out: `Explored`, then `Tuned`. Measuring may stop after any job, at the end of its
+In: a network, a device, a way to measure. Out: `Found`, then `Tuned`. Measuring may stop after any job, at the end of its
 time or by the user's interruption: what is known by then is used, and the log has it for the next run.
 """
 
@@ -22,8 +22,8 @@ Measure = Callable[[Job], Sequence[Measured]]
 
 
 @dataclass(frozen=True, eq=False)
-class Explored:
-    """What measuring found: by each chain's key its candidates with their times. `total` is how many chains there are."""
+class Found:
+    """What measuring found: by each chain's key its trials with their times. `total` is how many chains there are."""
 
     results: Mapping[object, Sequence[Measured]]
     total: int
@@ -47,7 +47,7 @@ class Tuned:
         return self.entrants[self.chosen].plan
 
 
-def explore(survey: Survey, measure: Measure, enough: Callable[[], bool], progress: Progress) -> Explored:
+def measure_all(survey: Survey, measure: Measure, enough: Callable[[], bool], progress: Progress) -> Found:
     """Measure the survey's chains, the most promising first, until all are done, `enough` says so, or the user interrupts."""
     todo = list(jobs(survey))
     results: dict[object, Sequence[Measured]] = {}
@@ -58,18 +58,18 @@ def explore(survey: Survey, measure: Measure, enough: Callable[[], bool], progre
                 break
             results[job.key] = measure(job)
     except KeyboardInterrupt:
-        return Explored(results, len(todo), interrupted=True)
-    return Explored(results, len(todo), interrupted=False)
+        return Found(results, len(todo), interrupted=True)
+    return Found(results, len(todo), interrupted=False)
 
 
-def decide(untuned: Plan, single: Plan, survey: Survey, explored: Explored, progress: Progress) -> Tuned:
+def decide(untuned: Plan, single: Plan, survey: Survey, found: Found, progress: Progress) -> Tuned:
     """Time the plan that measuring suggests against the untuned one and layer by layer, and keep the fastest.
 
     After an interruption layer by layer is left out, since its kernels may all have to be built yet. Plans that are the same
     are timed once.
     """
-    tuned = replace(untuned, chains=choose(survey, explored.results))
-    ways = {UNTUNED: untuned, TUNED: tuned} | ({} if explored.interrupted else {SINGLE: single})
+    tuned = replace(untuned, chains=choose(survey, found.results))
+    ways = {UNTUNED: untuned, TUNED: tuned} | ({} if found.interrupted else {SINGLE: single})
     distinct: dict[str, Plan] = {}
     for name, plan in ways.items():
         if to_lock(plan) not in map(to_lock, distinct.values()):

@@ -82,7 +82,7 @@ def test_every_partition_of_the_vgg_prefix() -> None:
     assert round(ends["layer by layer"]["bytes_moved"] / 2**20, 2) == 86.32
     assert round(ends["all fused"]["bytes_moved"] / 2**20, 3) == 3.637
     assert round(ends["all fused"]["buffer_bytes"] / 2**10) == 362
-    [b] = [p for p in made["points"] if p["groups"] == [[0, 2], [3, 3], [4, 5], [6, 6]]]
+    [b] = [p for p in made["points"] if p["groups"] == [[0, 1, 2], [3], [4, 5], [6]]]
     assert (round(b["bytes_moved"] / 2**20, 2), round(b["buffer_bytes"] / 2**10), b["pareto"]) == (25.07, 118, True)
     ratios = {w["side"]: w["ratio"] for w in made["by_tile"]}
     assert [float(f"{ratios[side]:.3g}") for side in (1, 7, 14, 28)] == [13.9, 1.76, 1.3, 1.09]
@@ -106,7 +106,8 @@ def test_exploring_shows_what_is_planned(tmp_path: Path) -> None:
     assert rows["layer by layer"] == "none"
     assert rows["all fused"] == "conv1..fc"
     made = invoke_json("plan", net, "--fuse", "conv1..pool1", "--tile", "2X3", *EXPLORE)
-    assert made["points"][made["chosen"]]["groups"] == [[0, 1], [2, 2], [3, 3]]
+    assert made["points"][made["chosen"]]["groups"] == [[0, 1], [2], [3]]
+    assert made["points"][made["chosen"]]["bytes_moved"] == made["planned"]["bytes_moved"]
     assert made["tile"] == [2, 3]
 
 
@@ -117,6 +118,14 @@ def test_the_table_of_partitions_is_not_too_wide() -> None:
     assert not [line for line in said if line.startswith("counted")]
     assert any(line.startswith("counted") and "norm1, norm2, prob with" in line
                for line in invoke("plan", "alexnet", *EXPLORE).stdout.splitlines())
+
+
+def test_a_size_that_the_network_fixes_is_not_called_open() -> None:
+    for words in ((), ("--explore",)):
+        said = invoke("plan", "lenet5", "--shape", "4x1x28x28", "--device", "h200", *words).stdout
+        assert "open" not in said
+        [line] = [line for line in said.splitlines() if line.startswith("planned for")]
+        assert " of 28x28" in line
 
 
 def test_the_example_of_the_page_is_what_is_printed() -> None:

@@ -8,27 +8,31 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
+from unittest import mock
 
+import networkx as nx
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fusec.errors import InputError
+from fusec.errors import Infeasible, InputError
 from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph
 from fusec.graph.simplify import Simplified, simplify
 from fusec.pipeline import read
+from fusec.plan import explore as module
 from fusec.plan.construct import construct
 from fusec.plan.cost import Nominal, cost, nominal_for, sizes_of
-from fusec.plan.explore import MAX_LAYERS, Exploration, Point, explore
-from fusec.plan.footprint import granularity
+from fusec.plan.explore import MAX_BRANCHED, MAX_LAYERS, Exploration, Point, explore
+from fusec.plan.footprint import granularity, pyramid
 from fusec.plan.groups import layers_of
 from fusec.plan.partition import depth_first, is_chain
 from fusec.schedule.ir import Chain, Tile
 from fusec.targets.device import DEVICES
-from tests.plan.networks import Net, fire, residual
+from tests.plan.networks import Net, fire, inverted, residual
 from tests.strategies import float_graphs, sizes
 
 KIB, MIB, FP32 = 1024, 1024**2, 4
@@ -48,7 +52,34 @@ def explored(name: str, layers: str | None = None, tile: tuple[int, int] = (1, 1
 
 
 def cut(point: Point) -> tuple[tuple[int, int], ...]:
+    """The first and the last layer of each group, all of which are intervals."""
+    assert all(g.layers == tuple(range(g.first, g.last + 1)) for g in point.groups)
     return tuple((g.first, g.last) for g in point.groups)
+
+
+def groups_of(point: Point) -> tuple[tuple[int, ...], ...]:
+    return tuple(g.layers for g in point.groups)
+
+
+def all_partitions(graph: LayerGraph, layers: list[tuple[str, ...]]) -> set[frozenset[frozenset[str]]]:
+    """By definition: every way to put layers together, less those with a group that is no chain or with a circle of groups."""
+    found: set[frozenset[frozenset[str]]] = set()
+    for ways in set_partitions(layers):
+        names = [frozenset(n for layer in group for n in layer) for group in ways]
+        digraph = nx.quotient_graph(graph.digraph.subgraph(set().union(*names)), [set(g) for g in names], relabel=True)
+        if nx.is_directed_acyclic_graph(digraph) and all(is_chain(graph, g) is None for g in names):
+            found.add(frozenset(names))
+    return found
+
+
+def set_partitions(items: list[tuple[str, ...]]) -> Iterator[list[list[tuple[str, ...]]]]:
+    if not items:
+        yield []
+        return
+    for rest in set_partitions(items[1:]):
+        yield [[items[0]], *rest]
+        for i, group in enumerate(rest):
+            yield [*rest[:i], [items[0], *group], *rest[i + 1:]]
 
 
 def at(found: Exploration, groups: tuple[tuple[int, int], ...]) -> Point:
@@ -217,10 +248,13 @@ def networks(draw: st.DrawFn) -> tuple[LayerGraph, Nominal]:
 
 class TestClaims:
     @settings(max_examples=60)
-    @given(case=networks(), tile=st.tuples(st.integers(1, 6), st.integers(1, 6)))
-    def test_listing_and_dynamic_programming_agree(self, case: tuple[LayerGraph, Nominal], tile: tuple[int, int]) -> None:
+    @given(case=networks(), tile=st.tuples(st.integers(1, 6), st.integers(1, 6)), most=st.sampled_from([0, 16]))
+    def test_listing_and_dynamic_programming_agree(self, case: tuple[LayerGraph, Nominal], tile: tuple[int, int],
+                                                   most: int) -> None:
         graph, nominal = case
-        listed, found = explore(graph, nominal, tile=tile), explore(graph, nominal, tile=tile, limit=0)
+        with mock.patch.object(module, "MAX_BRANCHED", most):
+            listed, found = explore(graph, nominal, tile=tile), explore(graph, nominal, tile=tile, limit=0)
+        assert listed.complete == found.complete
         assert (listed.listed, found.listed) == (True, False)
         assert listed.partitions == found.partitions == len(listed.points)
         assert all(p.pareto for p in found.points)
@@ -233,24 +267,52 @@ class TestClaims:
     @settings(max_examples=60)
     @given(case=networks())
     def test_partitions(self, case: tuple[LayerGraph, Nominal]) -> None:
-        """Each covers all layers in order with legal chains, none comes twice, and figures are those of its groups."""
+        """Each has every layer once, in legal chains that can run in turn, none comes twice, and figures are its groups'."""
         graph, nominal = case
         found = explore(graph, nominal)
         layers = layers_of(graph, depth_first(graph))
         extents = sizes_of(graph, nominal)
-        assert len({cut(p) for p in found.points}) == len(found.points)
+        assert found.complete
+        assert len({groups_of(p) for p in found.points}) == len(found.points)
 
         def whole(tensor: str) -> int:
             return FP32 * graph.shapes[tensor].channels * math.prod(extents[tensor])
 
         for point in found.points:
-            assert [i for g in point.groups for i in range(g.first, g.last + 1)] == list(range(len(layers)))
-            chains = [Chain(graph, tuple(n for layer in layers[g.first:g.last + 1] for n in layer)) for g in point.groups]
+            assert sorted(i for g in point.groups for i in g.layers) == list(range(len(layers)))
+            chains = [Chain(graph, tuple(n for i in g.layers for n in layers[i])) for g in point.groups]
             assert all(is_chain(graph, c.names) is None for c in chains)
+            made = {n.name for n in graph.inputs}
+            for chain in chains:
+                assert made.issuperset(chain.inputs)
+                made.update(chain.names)
             assert point.bytes_moved == sum(whole(t) for c in chains for t in {*c.inputs, c.output})
             assert point.buffer_bytes == max(g.buffer_bytes for g in point.groups)
             assert point.inner_buffer_bytes <= point.buffer_bytes <= point.edge_buffer_bytes
             assert sum(g.multiply_adds for g in point.groups) == found.multiply_adds
+
+    @settings(max_examples=60)
+    @given(case=networks())
+    def test_all_convex_cuts_are_tried(self, case: tuple[LayerGraph, Nominal]) -> None:
+        """But for groups whose tiles no independent blocks compute, these are all partitions there are."""
+        graph, nominal = case
+        layers = layers_of(graph, depth_first(graph))
+        assume(len(layers) <= 7)
+        found = explore(graph, nominal)
+        groups = {frozenset(frozenset(n for i in g.layers for n in layers[i]) for g in p.groups) for p in found.points}
+        order = depth_first(graph)
+
+        @cache
+        def has_tiles(group: frozenset[str]) -> bool:
+            chain = Chain(graph, tuple(n for n in order if n in group))
+            sides = (granularity(chain, axis) for axis in L.Axis)
+            try:
+                return bool(pyramid(chain, Tile(1, chain.shapes[chain.output].channels, *sides)).tensors)
+            except Infeasible:
+                return False
+
+        assert groups == {p for p in all_partitions(graph, list(layers)) if all(map(has_tiles, p))}
+        assert len(groups) == found.partitions
 
     @settings(max_examples=30)
     @given(case=networks())
@@ -270,7 +332,7 @@ class TestClaims:
         found = explore(graph, nominal, tile=tile)
         layers = layers_of(graph, depth_first(graph))
         for group in {g for p in found.points for g in p.groups}:
-            chain = Chain(graph, tuple(n for layer in layers[group.first:group.last + 1] for n in layer))
+            chain = Chain(graph, tuple(n for i in group.layers for n in layers[i]))
             if any(granularity(chain, axis) > 1 for axis in L.Axis):
                 continue  # the tile is another one
             height, width = (min(t, n) for t, n in zip(tile, extents[chain.output], strict=True))
@@ -287,10 +349,45 @@ class TestClaims:
         """A block with a skip is one group or has its input cut; never a group whose inner tensor is read outside."""
         found = explore(residual(), Nominal())
         assert found.layers == ("stem", "a1", "a2", "down", "add1", "b1", "b2", "add2")
-        groups = {c for p in found.points for c in cut(p)}
-        assert {(1, 4), (5, 7), (0, 4)} <= groups
-        assert not {(0, 1), (4, 5), (4, 6), (2, 3)} & groups
+        groups = {c for p in found.points for c in groups_of(p)}
+        assert {(1, 2, 3, 4), (5, 6, 7), (0, 1, 2, 3, 4), (2, 4), (2, 3, 4), (3, 4), (1, 2, 4)} <= groups
+        assert not {(0, 1), (4, 5), (4, 5, 6), (2, 3), (0, 1, 2, 4), (1, 4)} & groups
         assert found.all_fused is not None
+        assert found.complete
+
+    def test_branches_of_many_layers_are_cut_into_intervals(self) -> None:
+        """What is left out is said; blocks whose skip has no layer of its own are cut into intervals in any case."""
+        with mock.patch.object(module, "MAX_BRANCHED", 7):
+            found = explore(residual(), Nominal())
+        assert not found.complete
+        assert {groups_of(p) for p in found.points} < {groups_of(p) for p in explore(residual(), Nominal()).points}
+        assert {(1, 2, 3, 4), (3, 4)} <= {c for p in found.points for c in groups_of(p)}
+        assert all(cut(p) for p in found.points)
+        assert explore(inverted(6), Nominal()).complete
+        assert not explored("resnet18").complete
+
+    def test_a_group_is_called_by_its_layers(self) -> None:
+        found = explore(residual(), Nominal())
+        named = {g.layers: found.called(g) for p in found.points for g in p.groups}
+        assert [named[g] for g in ((0,), (5, 6, 7), (2, 4), (1, 2, 4))] == ["stem", "b1..add2", "a2+add1", "a1..a2+add1"]
+
+    @pytest.mark.parametrize(("branches", "complete"), [(7, True), (8, False), (MAX_BRANCHED - 1, False)])
+    def test_layers_of_which_there_are_too_many_groups(self, branches: int, complete: bool) -> None:
+        """Side by side n layers have 2 ** n groups with the one that reads them all, and as many partitions."""
+        net = Net(2, 8, 8)
+        for i in range(branches):
+            net.conv(f"c{i}", 2, 3, 1, "input")
+        net("all", L.Concat(), *(f"c{i}" for i in range(branches)))
+        with mock.patch.object(module, "MAX_GROUPS", 2**7 + 7):
+            found = explore(net.graph(), Nominal())
+        assert found.complete is complete
+        assert found.partitions == (2**branches if complete else branches + 1)
+
+    @pytest.mark.parametrize("limit", [100, 5])
+    def test_many_convex_cuts_leave_their_front(self, limit: int) -> None:
+        listed, found = explore(residual(), Nominal()), explore(residual(), Nominal(), limit=limit)
+        assert (found.complete, found.partitions, found.listed) == (True, listed.partitions, listed.partitions <= limit)
+        assert [groups_of(p) for p in found.front] == [groups_of(p) for p in listed.front]
 
     def test_a_fire_module(self) -> None:
         """Its global pool reads a whole image of known size, which is one tile then: nothing is done twice."""
@@ -357,15 +454,33 @@ class TestClaims:
         data = json.loads(json.dumps(vgg.to_json()))
         assert data["left_out"] == 0
         assert len(data["groups"]) == 7 * 8 // 2
-        figures = {(g["first"], g["last"]): g for g in data["groups"]}
+        figures = {tuple(g["layers"]): g for g in data["groups"]}
         for point in data["points"]:
             assert point["bytes_moved"] == sum(figures[tuple(g)]["bytes_moved"] for g in point["groups"])
+        assert (data["chosen"], data["planned"], data["complete"]) == (None, None, True)
         assert data["ends"]["all fused"]["buffer_bytes"] == 362.25 * KIB
+
+
+    def test_json_has_what_is_planned_in_full(self) -> None:
+        """Whether it is among the points or parts what counts as one layer there."""
+        found = network("alexnet")
+        order = depth_first(found.graph)
+        for planned, listed in (([order], True), ([(n,) for n in order], False)):
+            exploration = explore(found.graph, Nominal(), absorbed=found.absorbed, planned=planned)
+            data = json.loads(json.dumps(exploration.to_json()))
+            assert (data["chosen"] is not None) is listed
+            assert exploration.planned is not None
+            assert data["planned"].keys() == data["points"][0].keys()
+            assert data["planned"]["bytes_moved"] == sum(g["bytes_moved"] for g in data["planned"]["groups"])
+            assert data["planned"]["buffer_bytes"] == max(g["buffer_bytes"] for g in data["planned"]["groups"])
+            assert [g["layers"] for g in data["planned"]["groups"]] == [list(g.layers) for g in exploration.planned.groups]
+            assert len(data["planned"]["groups"]) == len(planned)
 
 
 class TestErrors:
     @pytest.mark.parametrize(("layers", "said"), [
         ("conv1..conv9", "layers: unknown layer 'conv9' (did you mean"),
+        ("conv1-pool2", "layers: unknown layer 'conv1-pool2' (ranges are written first..last: conv1..pool2)"),
         ("image..conv2", "layers: unknown layer 'image'"),
         ("pool2..conv1", "layers: 'pool2..conv1' runs backwards (write conv1..pool2)"),
         ("conv1..", "layers: 'conv1..' is no range (write first..last)"),

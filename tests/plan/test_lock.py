@@ -18,20 +18,20 @@ from fusec.graph.graph import LayerGraph
 from fusec.graph.simplify import simplify
 from fusec.pipeline import PlannedChain
 from fusec.plan import partition, search, timing
-from fusec.plan.cost import Nominal, nominal_for
-from fusec.plan.lock import Decision, Subject, lock_of, signature_of, subject_of, unlock
+from fusec.plan.cost import Nominal
+from fusec.plan.lock import Decision, Scope, lock_of, scope_of, signature_of, unlock
 from fusec.plan.lock_file import read_lock, text_of
 from fusec.plan.search import Planned
 from fusec.schedule.ir import Chain, Schedule, Tile
 from fusec.schedule.show import show
-from fusec.targets.device import DEVICES, Device, generic_host
+from fusec.targets.device import DEVICES, MIB, Device, device_for_gpu, generic_host
 from fusec.version import VERSION
 from tests.small_networks import conv, max_pool, network
-from tests.strategies import integer_graphs
+from tests.strategies import integer_graphs, sizes
 from tests.strategies_schedule import PLANNED_DEVICES, partitions, schedules
 
 H200, CPU = DEVICES["h200"], generic_host()
-SUBJECT = Subject(VERSION, "net", "0123abcd", "cpu", "cpu", "linux-x", "float32")
+SCOPE = Scope(VERSION, "net", "0123abcd", "cpu", "cpu", "some caches", 4, "linux-x", "float32")
 
 
 def flat(value: object) -> object:
@@ -60,8 +60,8 @@ def test_a_plan_comes_back_from_its_text(data: st.DataObject, tmp_path: Path) ->
         tiles = data.draw(st.lists(st.none() | st.integers(1, 99), min_size=len(made), max_size=len(made)))
         assume(all(s.scratch_elements * 4 <= device.scratch_per_block for s in made) or device.target == "cpu")
         chains.append((chain, tuple(map(Planned, made, [*counts, 0], tiles))))
-    nominal = nominal_for(graph)
-    lock = lock_of(subject_of(graph, device, "some-arch", "float32"), nominal, chains)
+    nominal = Nominal(data.draw(st.sampled_from([(8, 1), (3,)])), *data.draw(sizes(graph, 20)))
+    lock = lock_of(scope_of(graph, device, "some-arch", "float32"), nominal, chains)
     path = tmp_path / "net.lock"
     path.write_text(text_of(lock, ["a remark"]), encoding="utf-8")
     read = read_lock(path)
@@ -84,7 +84,7 @@ def test_any_name_comes_back(name: str, tmp_path: Path) -> None:
 
 
 def check_name(name: str, folder: Path) -> None:
-    lock = lock_of(replace(SUBJECT, network=name), Nominal((4, 1), 5, None), ())
+    lock = lock_of(replace(SCOPE, network=name), Nominal((4, 1), 5, None), ())
     (folder / "a.lock").write_text(text_of(lock, [name]), encoding="utf-8")
     assert read_lock(folder / "a.lock") == lock
 
@@ -141,8 +141,9 @@ ROW = "    variants:\n      - {tile: [1, 4, 4, 4], staged: [%s], step: null, min
 FIRST, SECOND = "  - layers: [a]\n" + ROW % "x", "  - layers: [b, pool]\n" + ROW % "a"
 WORDS = {"first": FIRST, "second": SECOND, "both": FIRST + SECOND, "names": "[b, pool]", "tile": "[1, 4, 4, 4]",
          "staged": "staged: [a]", "step": "step: null", "limit": "min_blocks: 0", "tiles": "tiles: 4",
-         "version": f'"{VERSION}"', "dtype": "float32", "target": "target: cpu", "machine": "device: cpu",
-         "batches": "[1024, 1]", "form": "format: 1", "height": "height: null"}
+         "version": f'"{VERSION}"', "dtype": "float32", "target": "target: cpu", "named": "device: cpu",
+         "machine": CPU.machine, "cores": "cores: 2",
+         "batches": "[1024, 1]", "form": "format: 2", "height": "height: null"}
 
 
 def test_the_text_is_as_expected(net: LayerGraph, tmp_path: Path) -> None:
@@ -158,34 +159,37 @@ def test_a_legal_edit_is_obeyed(net: LayerGraph, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("edits", "line", "said"), [
     ({"version": '"9.9"'}, 4, f"for fusec 9.9, but here is fusec {VERSION} (`fusec tune` makes"),
-    ({"dtype": "float16"}, 10, "for dtype float16, but here is dtype float32"),
+    ({"dtype": "float16"}, 12, "for dtype float16, but here is dtype float32"),
     ({"target": "target: cuda"}, 7, "for target cuda, but here is target cpu"),
-    ({"machine": "device: h200"}, 8, "for device h200, but here is device cpu"),
-    ({"form": "format: 2"}, 3, "has format 2, but this fusec reads 1"),
-    ({"form": "format: one"}, 3, "has format 'one', but this fusec reads 1"),
-    ({"names": "[b, pol]"}, 18, "the network has no layer 'pol' (did you mean 'pool'?)"),
-    ({"names": "[b, pool, a]"}, 18, "layer 'a' has a chain already"),
-    ({"names": "[b]"}, 14, "layer 'pool' is in no chain"),
-    ({"names": "[pool, b]"}, 18, "'pool' comes before 'b', which it reads"),
-    ({"names": "[]"}, 18, "'layers'"),
-    ({"both": SECOND + FIRST}, 15, "'b' comes before 'a', which it reads"),
-    ({"first": FIRST.replace("[a]", "[a, pool]"), "second": SECOND.replace("[b, pool]", "[b]")}, 15, "cannot be one chain"),
-    ({"staged": "staged: [b]"}, 20, "'b' cannot be staged: chain b..pool does not read it from outside (it reads a)"),
-    ({"tile": "[1, 3, 4, 4]"}, 17, "tile 1x3x4x4 of chain a is illegal: a tile of 3 channels does not divide"),
-    ({"tile": "[1, 4, 4]"}, 17, "'tile'"),
-    ({"tile": "[0, 4, 4, 4]"}, 17, "'tile'"),
-    ({"tile": "[1, 4, 4, four]"}, 17, "not 'four' (tile: [images, channels, height, width])"),
-    ({"tile": "[1048576, 4, 8, 8]"}, 17, "is too large"),
-    ({"step": "step: 0"}, 17, "'step'"),
-    ({"step": "step: 3"}, 17, "tile 1x4x4x4 of chain a is illegal: steps of 3 rows do not divide a strip of 4"),
-    ({"limit": "min_blocks: 3"}, 17, "min_blocks is 3 in the last variant"),
-    ({"limit": "min_blocks: -1"}, 17, "'min_blocks'"),
-    ({"tiles": "tiles: 0"}, 17, "'tiles'"),
-    ({"tiles": "tile: 4"}, 17, "duplicate key 'tile'"),
-    ({"tiles": "tails: 4"}, 17, "unknown key 'tails' (did you mean 'tiles'?)"),
-    ({"batches": "[1, 1024]"}, 11, "'batches' do not fall"),
-    ({"batches": "many"}, 11, "'batches'"),
-    ({"height": "height: 1 2: 3"}, 12, "not valid YAML"),
+    ({"named": "device: h200"}, 8, "for device h200, but here is device cpu"),
+    ({"machine": "1 KiB of cache"}, 9, f"for machine 1 KiB of cache, but here is machine {CPU.machine} (`fusec tune` makes"),
+    ({"cores": "cores: 64"}, 10, "for a device of 64 cores, but here is a device of 2 cores"),
+    ({"cores": "cores: 0"}, 10, "'cores'"),
+    ({"form": "format: 1"}, 3, "has format 1, but this fusec reads 2"),
+    ({"form": "format: one"}, 3, "has format 'one', but this fusec reads 2"),
+    ({"names": "[b, pol]"}, 20, "the network has no layer 'pol' (did you mean 'pool'?)"),
+    ({"names": "[b, pool, a]"}, 20, "layer 'a' has a chain already"),
+    ({"names": "[b]"}, 16, "layer 'pool' is in no chain"),
+    ({"names": "[pool, b]"}, 20, "'pool' comes before 'b', which it reads"),
+    ({"names": "[]"}, 20, "'layers'"),
+    ({"both": SECOND + FIRST}, 17, "'b' comes before 'a', which it reads"),
+    ({"first": FIRST.replace("[a]", "[a, pool]"), "second": SECOND.replace("[b, pool]", "[b]")}, 17, "cannot be one chain"),
+    ({"staged": "staged: [b]"}, 22, "'b' cannot be staged: chain b..pool does not read it from outside (it reads a)"),
+    ({"tile": "[1, 3, 4, 4]"}, 19, "tile 1x3x4x4 of chain a is illegal: a tile of 3 channels does not divide"),
+    ({"tile": "[1, 4, 4]"}, 19, "'tile'"),
+    ({"tile": "[0, 4, 4, 4]"}, 19, "'tile'"),
+    ({"tile": "[1, 4, 4, four]"}, 19, "not 'four' (tile: [images, channels, height, width])"),
+    ({"tile": "[1048576, 4, 8, 8]"}, 19, "is too large"),
+    ({"step": "step: 0"}, 19, "'step'"),
+    ({"step": "step: 3"}, 19, "tile 1x4x4x4 of chain a is illegal: steps of 3 rows do not divide a strip of 4"),
+    ({"limit": "min_blocks: 3"}, 19, "min_blocks is 3 in the last variant"),
+    ({"limit": "min_blocks: -1"}, 19, "'min_blocks'"),
+    ({"tiles": "tiles: 0"}, 19, "'tiles'"),
+    ({"tiles": "tile: 4"}, 19, "duplicate key 'tile'"),
+    ({"tiles": "tails: 4"}, 19, "unknown key 'tails' (did you mean 'tiles'?)"),
+    ({"batches": "[1, 1024]"}, 13, "'batches' do not fall"),
+    ({"batches": "many"}, 13, "'batches'"),
+    ({"height": "height: 1 2: 3"}, 14, "not valid YAML"),
 ])
 def test_what_does_not_fit_is_refused_at_its_place(edits: dict[str, str], line: int, said: str, net: LayerGraph,
                                                     tmp_path: Path) -> None:
@@ -202,6 +206,35 @@ def test_every_difference_at_once(net: LayerGraph, tmp_path: Path) -> None:
         pipeline.plan(net, H200, locked=path)
     said = str(caught.value)
     assert [w for w in ("fusec 9.9", "float16", "device cpu, but here is device h200", "arch", "target") if w not in said] == []
+
+
+PCIE = device_for_gpu("NVIDIA H100 PCIe", "sm_90", 114)
+BESIDE = replace(DEVICES["h200"], board="NVIDIA H200")
+
+
+@pytest.mark.parametrize(("made_for", "here", "said"), [
+    (PCIE, BESIDE, ["for machine NVIDIA H100 PCIe, but here is machine NVIDIA H200",
+                    "for a device of 114 cores, but here is a device of 132 cores"]),
+    (PCIE, H200, ["for a device of 114 cores, but here is a device of 132 cores"]),
+    (replace(BESIDE, board="NVIDIA GH200"), BESIDE, ["for machine NVIDIA GH200, but here is machine NVIDIA H200"]),
+    (CPU, replace(CPU, cores=7), ["for a device of 2 cores, but here is a device of 7 cores"]),
+    (CPU, replace(CPU, cache=9 * MIB), ["for machine 1024 KiB of cache per core, 32768 KiB shared, but here is machine 1024 "
+                                        "KiB of cache per core, 9216 KiB shared"]),
+    (CPU, replace(CPU, scratch_per_core=2 * MIB), ["but here is machine 2048 KiB of cache per core"])])
+def test_a_lock_of_another_machine(made_for: Device, here: Device, said: list[str], net: LayerGraph, tmp_path: Path) -> None:
+    """Of the same name and architecture; the difference is named."""
+    path = locked(net, tmp_path, made_for)
+    assert pipeline.plan(net, made_for, locked=path).chains
+    with pytest.raises(InputError) as caught:
+        pipeline.plan(net, here, locked=path)
+    assert len(caught.value.problems) == len(said)
+    for problem, words in zip(caught.value.problems, said, strict=True):
+        assert words in problem.what
+
+
+def test_a_gpu_that_is_only_named_takes_the_lock_of_a_real_one(net: LayerGraph, tmp_path: Path) -> None:
+    assert pipeline.plan(net, H200, locked=locked(net, tmp_path, BESIDE)).chains
+    assert pipeline.plan(net, BESIDE, locked=locked(net, tmp_path, H200)).chains
 
 
 def test_another_network(net: LayerGraph, tmp_path: Path) -> None:
@@ -227,7 +260,7 @@ def test_the_digits_shown_of_two_structures_differ(alike: int, net: LayerGraph, 
 
 def test_a_gpu_without_enough_scratch(tmp_path: Path) -> None:
     graph = network(L.Input(64, 64, 64), a=conv(4), b=conv(4), pool=max_pool(2, 2))
-    with pytest.raises(InputError, match=r"net.lock:17:\d+: tile 1x4x64x64 of chain a is illegal: .*scratch"):
+    with pytest.raises(InputError, match=r"net.lock:19:\d+: tile 1x4x64x64 of chain a is illegal: .*scratch"):
         pipeline.plan(graph, H200, locked=locked(graph, tmp_path, H200, tile="[1, 4, 64, 64]"))
 
 
@@ -247,11 +280,37 @@ def test_an_earlier_variant_that_always_runs(net: LayerGraph, tmp_path: Path) ->
         pipeline.plan(net, CPU, locked=locked(net, tmp_path, first=FIRST + row))
 
 
+@pytest.mark.parametrize(("counts", "said"), [
+    ((9, 4, 0), None), ((9, 9, 0), "min_blocks is 9 behind a variant with 9"),
+    ((4, 9, 0), "min_blocks is 9 behind a variant with 4"), ((9, 3, 5, 0), "min_blocks is 5 behind a variant with 3")])
+def test_variants_want_fewer_tiles_one_after_the_other(counts: tuple[int, ...], said: str | None, net: LayerGraph,
+                                                       tmp_path: Path) -> None:
+    [row] = [line + "\n" for line in FIRST.splitlines() if "tile" in line]
+    rows = "".join(row.replace("min_blocks: 0", f"min_blocks: {n}") for n in counts)
+    path = locked(net, tmp_path, first=FIRST.replace(row, rows))
+    if said is None:
+        assert [v.min_blocks for v in pipeline.plan(net, CPU, locked=path).chains[0].variants] == list(counts)
+    else:
+        with pytest.raises(InputError, match=said):
+            pipeline.plan(net, CPU, locked=path)
+
+
+def test_a_locked_schedule_is_verified_once(net: LayerGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, seen = locked(net, tmp_path), list[str]()
+    for place in ("fusec.pipeline.verify", "fusec.plan.lock.verify"):
+        monkeypatch.setattr(place, lambda schedule, device: seen.append(str(schedule.chain)))
+    pipeline.plan(net, CPU, locked=path)
+    assert seen == ["a", "b..pool"]
+    seen.clear()
+    planned = pipeline.plan(net, CPU)
+    assert seen == [str(c.chain) for c in planned.chains for _ in c.variants]
+
+
 @pytest.mark.parametrize(("text", "said"), [("", "the file is empty (a lockfile is what"), ("- a\n", "a lockfile is a mapping"),
                                             ("{", "not valid YAML"), ("a: &b 1\n", "anchors"), ("\xff", "not UTF-8"),
                                             ("chains:\n  - [a, b\n  - c: d\n", "is the bracket opened at 2:5 closed?"),
                                             ("a:\n- b:\n  - c: {t: [1, 2, s: [[x]], m: 0}\n", "Open here: 3:8, 3:12)"),
-                                            ("format: 1\n", "a lockfile needs 'chains'")])
+                                            ("format: 2\n", "a lockfile needs 'chains'")])
 def test_damaged_files(text: str, said: str, net: LayerGraph, tmp_path: Path) -> None:
     (tmp_path / "net.lock").write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError) as caught:

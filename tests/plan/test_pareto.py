@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, product
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusec.plan.groups import GroupFigures, Interval
+from fusec.plan.groups import GroupFigures, Members
 from fusec.plan.pareto import (
     Partition,
     count,
@@ -20,18 +20,19 @@ from fusec.plan.pareto import (
     total_extra,
 )
 
-Table = dict[Interval, GroupFigures]
+Table = dict[Members, GroupFigures]
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[Table, int]:
-    """Few different figures, so that many partitions tie; every layer alone is legal, other groups at times."""
+    """Few different figures, so that many partitions tie; every layer alone is legal, other intervals at times."""
     layers = draw(st.integers(1, 8))
     small = st.integers(0, 4)
     made = {}
     for first, end in combinations(range(layers + 1), 2):
         if end == first + 1 or draw(st.integers(0, 4)):
-            made[first, end] = GroupFigures(first, end - 1, draw(small), draw(small), 0, 0, draw(small), 1)
+            group = tuple(range(first, end))
+            made[group] = GroupFigures(group, draw(small), draw(small), 0, 0, draw(small), 1)
     return made, layers
 
 
@@ -46,10 +47,25 @@ def test_every_partition_comes_once(case: tuple[Table, int]) -> None:
     wanted = []
     for cuts in (c for n in range(layers) for c in combinations(range(1, layers), n)):
         parts = list(zip((0, *cuts), (*cuts, layers), strict=True))
-        if all(p in table for p in parts):
-            wanted.append(tuple(table[p] for p in parts))
+        groups = [tuple(range(*p)) for p in parts]
+        if all(g in table for g in groups):
+            wanted.append(tuple(table[g] for g in groups))
     assert len(found) == len(wanted) == count(table, layers)
     assert set(found) == set(wanted)
+
+
+@given(legal=st.integers(1, 5).flatmap(lambda n: st.tuples(
+    st.just(n), st.sets(st.frozensets(st.integers(0, n - 1), min_size=1)))))
+def test_every_partition_into_any_groups(legal: tuple[int, set[frozenset[int]]]) -> None:
+    """Against all ways to give each layer the number of a group."""
+    layers, sets = legal
+    sets = sets | {frozenset([i]) for i in range(layers)}
+    table = {g: GroupFigures(g, 0, 0, 0, 0, 0, 1) for g in (tuple(sorted(s)) for s in sets)}
+    found = [frozenset(frozenset(g.layers) for g in p) for p in every(table, layers)]
+    ways = ({frozenset(i for i in range(layers) if numbers[i] == n) for n in numbers}
+            for numbers in product(range(layers), repeat=layers))
+    assert len(found) == len(set(found))
+    assert set(found) == {frozenset(groups) for groups in ways if groups <= sets}
 
 
 @given(case=tables())
