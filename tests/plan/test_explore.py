@@ -26,7 +26,7 @@ from fusec.pipeline import read
 from fusec.plan import explore as module
 from fusec.plan.construct import construct
 from fusec.plan.cost import Nominal, cost, nominal_for, sizes_of
-from fusec.plan.explore import MAX_BRANCHED, MAX_LAYERS, Exploration, Point, explore
+from fusec.plan.explore import MAX_BRANCHED, MAX_LAYERS, MAX_LISTED, Exploration, Point, explore
 from fusec.plan.footprint import granularity, pyramid
 from fusec.plan.groups import layers_of
 from fusec.plan.partition import depth_first, is_chain
@@ -462,11 +462,12 @@ class TestClaims:
 
 
     def test_json_has_what_is_planned_in_full(self) -> None:
-        """Whether it is among the points or parts what counts as one layer there."""
+        """Whether it is among the points or, where only the front is, not."""
         found = network("alexnet")
         order = depth_first(found.graph)
-        for planned, listed in (([order], True), ([(n,) for n in order], False)):
-            exploration = explore(found.graph, Nominal(), absorbed=found.absorbed, planned=planned)
+        planned = [order[:2], order[2:6], order[6:]]
+        for limit, listed in ((MAX_LISTED, True), (0, False)):
+            exploration = explore(found.graph, Nominal(), absorbed=found.absorbed, planned=planned, limit=limit)
             data = json.loads(json.dumps(exploration.to_json()))
             assert (data["chosen"] is not None) is listed
             assert exploration.planned is not None
