@@ -167,9 +167,9 @@ class Search:
         if not found or found[0].candidate.step is None:
             return []
         tile, step = found[0].candidate.tile, found[0].candidate.step
-        count = -(-self.family.size[1] // tile.height)
+        strips = -(-self.family.size[1] // tile.height)
         steps = [step * k // 8 // grain * grain for k in (5, 6, 7, 8, 10, 12)]
-        finer = self._fastest(self._strips(steps, range(max(1, count - 2), count + 3), self._fine(2, tile.width)), batch)
+        finer = self._fastest(self._strips(steps, range(max(1, strips - 2), strips + 3), self._fine(2, tile.width)), batch)
         return _improved(found, finer)
 
     def seconds(self, choice: Choice, batch: int) -> float:

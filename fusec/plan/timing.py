@@ -90,8 +90,8 @@ class Work:
     """One stage's loops for one tile. All arrays are of N; `inputs` and the kernel are of one multiply-add group."""
 
     images: Ints
-    box: Ints  # (3, N) channels, rows and columns made at a time: in every step but the first, or in the only one
-    passes: Floats  # (N,) as many rows a tile makes in all, by those
+    box: Ints  # (3, N) channels, rows and columns made at a time: the new rows of a step of a strip, or the whole box of a tile
+    passes: Floats  # (N,) times as many rows a tile makes in all
     reads: float | Floats  # values read per output by layers without multiply-adds
     extra: float  # further instructions per output
     inputs: int = 0  # input channels per output; 0 when the layer has no multiply-adds
