@@ -53,12 +53,11 @@ from fusec.schedule.show import show
 from fusec.schedule.verify import verify
 from fusec.targets import cpu, cuda_simt
 from fusec.targets.base import MappedKernel
-from fusec.targets.device import Device, device_for_arch, device_for_gpu, host
+from fusec.targets.device import Device, device_for_arch, device_for_gpu, host, in_precision
 
 Shape4 = tuple[int, int, int, int]
 
 _MAP = {"cpu": cpu.map_schedule, "cuda": cuda_simt.map_schedule}
-DTYPES = ("float32",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,14 +127,14 @@ def plan(graph: LayerGraph, device: Device, fuse: str = "auto", shape: Shape4 | 
 def _read_lock(path: Path, graph: LayerGraph, device: Device) -> Lock:
     """The lockfile, if it is for this network and device."""
     lock = read_lock(path)
-    lock.check(scope_of(graph, device, architecture(device), DTYPES[0]))
+    lock.check(scope_of(graph, device, architecture(device), device.dtype))
     return lock
 
 
 def to_lock(planned: Plan) -> Lock:
     """The plan as a lock: `plan` makes the same of it, whatever the time model has become."""
     graph, device = planned.simplified.graph, planned.device
-    return lock_of(scope_of(graph, device, architecture(device), DTYPES[0]), planned.nominal,
+    return lock_of(scope_of(graph, device, architecture(device), device.dtype), planned.nominal,
                    ((c.chain, c.variants) for c in planned.chains))
 
 
@@ -196,8 +195,6 @@ def compile_network(network: str | Path | LayerGraph, *, target: str = "auto", d
 
 def choose_device(target: str, dtype: str = "float32", arch: str | None = None) -> Device:
     """The device a target means. "auto" is the GPU where there is one and the CPU elsewhere; the model says which."""
-    if dtype not in DTYPES:
-        raise InputError(f"dtype '{dtype}' is not supported", hint=nearest(dtype, DTYPES) or f"one of {', '.join(DTYPES)}")
     if target not in ("auto", "cpu", "cuda"):
         raise InputError(f"unknown target '{target}'", hint=nearest(target, ("auto", "cpu", "cuda")) or "auto, cpu or cuda")
     if target == "auto":
@@ -205,8 +202,8 @@ def choose_device(target: str, dtype: str = "float32", arch: str | None = None) 
     if target == "cpu":
         if arch is not None:
             raise InputError("--arch names a GPU architecture, but the target is cpu", hint="leave one of them out")
-        return host(cpu_threads())
-    return device_for_gpu(*gpu.identity()) if arch is None else device_for_arch(arch)
+        return in_precision(host(cpu_threads()), dtype)
+    return in_precision(device_for_gpu(*gpu.identity()) if arch is None else device_for_arch(arch), dtype)
 
 
 def cpu_threads() -> int:

@@ -57,7 +57,7 @@ def make_program(original: LayerGraph, simplified: Simplified, device: Device, a
     graph, made, vectors = simplified.graph, tuple(launches), _vectors(original)
     between = {launch.output for launch in made} - set(graph.outputs)
     return Program(
-        name=graph.name, target=device.target, dtype="float32", arch=arch, version=VERSION,
+        name=graph.name, target=device.target, dtype=device.dtype, arch=arch, version=VERSION,
         inputs=tuple(Port(n.name, n.name) for n in graph.inputs),
         outputs=tuple(Port(name, tensor, name in vectors) for name, tensor in simplified.output_names.items()),
         tensors=tuple(_tensor_rule(graph, n.name) for n in graph.nodes),

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from fusec.graph.limits import MAX_BATCH, MAX_EXTENT
-from fusec.pipeline import DTYPES
+from fusec.targets.device import DTYPES
 
 TARGETS = ("auto", "cpu", "cuda")
 
