@@ -11,7 +11,7 @@ from collections.abc import Collection
 import numpy as np
 
 from fusec.plan.boxes import Boxes
-from fusec.plan.construct import channel_pitch
+from fusec.plan.construct import channels_held, layout_of
 from fusec.plan.counting import Ints
 from fusec.plan.placement import lives, offsets, phases
 from fusec.schedule.ir import Chain, Layout
@@ -22,7 +22,7 @@ def scratch_elements(chain: Chain, boxes: Boxes, staged: Collection[str], device
     """(N,) elements of scratch one block needs."""
     kept = lives(chain, staged, boxes.folded)
     sizes = [_size(boxes, life.tensor, device) for life in kept]
-    ends = [o + s for o, s in zip(offsets(kept, sizes), sizes, strict=True)]
+    ends = [o + s for o, s in zip(offsets(kept, sizes, device.element), sizes, strict=True)]
     return np.max(np.stack(ends), axis=0) if ends else np.zeros(len(boxes.images), dtype=np.int64)
 
 
@@ -40,7 +40,8 @@ def peak_stage(chain: Chain, boxes: Boxes, staged: Collection[str], device: Devi
 
 def _size(boxes: Boxes, tensor: str, device: Device) -> Ints:
     channels, height, width = boxes.extent[:, boxes.index[tensor]]
-    if device.layout is Layout.NHWC:
+    layout = layout_of(device, int(boxes.size[0, boxes.index[tensor]]))
+    if layout is not Layout.NCHW:
         values, where = np.unique(channels, return_inverse=True)
-        channels = np.array([channel_pitch(int(c), device.vector) for c in values], dtype=np.int64)[where]
+        channels = np.array([channels_held(int(c), layout, device) for c in values], dtype=np.int64)[where]
     return np.asarray(boxes.images * channels * height * width)

@@ -178,14 +178,14 @@ def _reads(layer: L.Layer, node: Node, read: Ints) -> float | Floats:
 def _memory(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, device: Device) -> Floats:
     """Seconds of traffic: tensors and weights once from where they live, what blocks read again from the shared cache."""
     edge = [boxes.index[t] for t in (*chain.inputs, chain.output)]
-    once = float(np.prod(boxes.size[:, edge], axis=0).sum()) * boxes.batch * BYTES
+    once = float(np.prod(boxes.size[:, edge], axis=0).sum()) * boxes.batch * device.element
     read = np.prod(boxes.covered[:, edge], axis=0).astype(np.float64)
     for i, t in enumerate(chain.inputs):
         if t in boxes.folded and t not in staged:  # each step of a strip asks for the rows again that a line buffer would keep
             read[i] *= boxes.extent[1, boxes.index[t]] / boxes.fresh[boxes.index[t]]
-    again = read.sum(axis=0) * boxes.batch * BYTES
-    weights = float(sum(weight_bytes(chain.graph, n) for n in chain.nodes))
-    streamed = weight_traffic(chain, boxes).sum(axis=0).astype(np.float64)
+    again = read.sum(axis=0) * boxes.batch * device.element
+    weights = float(sum(weight_bytes(chain.graph, n, device.element) for n in chain.nodes))
+    streamed = weight_traffic(chain, boxes, device.element).sum(axis=0).astype(np.float64)
     if device.target == "cpu":  # a core keeps the weights in its own cache where they fit
         room = device.scratch_per_core / 2
         streamed = np.where(weights <= room, np.minimum(streamed, weights * device.cores), streamed)
@@ -202,12 +202,12 @@ def _spilled(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints,
     return np.asarray(2 * made * beyond)
 
 
-def weight_traffic(chain: Chain, boxes: Boxes) -> Ints:
+def weight_traffic(chain: Chain, boxes: Boxes, element: int) -> Ints:
     """(nodes, N) bytes of weights that all tiles read together: each step of a tile those of the channels it computes."""
     nodes = [boxes.index[n] for n in chain.names]
     early = -(-boxes.early[nodes] // boxes.fresh[nodes]) * boxes.grid[1]
     elsewhere = (boxes.steps_y + early) * boxes.grid[2] * -(-boxes.batch // boxes.images)
-    per_channel = [weight_bytes(chain.graph, n) // chain.graph.shapes[n.name].channels for n in chain.nodes]
+    per_channel = [weight_bytes(chain.graph, n, element) // chain.graph.shapes[n.name].channels for n in chain.nodes]
     return np.stack([b * boxes.covered[0, i] * e for b, i, e in zip(per_channel, nodes, elsewhere, strict=True)])
 
 

@@ -236,6 +236,7 @@ class Schedule:
     execution: Execution = Execution.IN_TIME
     step: int | None = None  # rows of the output made at a time, where a tile is a strip that a block walks down
     warm_up: int = 0  # steps taken above a strip
+    element: int = 4  # bytes of an element of its buffers
 
     @cached_property
     def buffers(self) -> tuple[Buffer, ...]:
@@ -246,6 +247,11 @@ class Schedule:
     def scratch_elements(self) -> int:
         """Scratch elements one block needs: the end of the last buffer."""
         return max((b.offset + b.size for b in self.buffers if b.space is Space.SCRATCH), default=0)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes of scratch one block needs."""
+        return self.scratch_elements * self.element
 
     @property
     def rows(self) -> int:
