@@ -51,13 +51,12 @@ from fusec.runtime.store import Store
 from fusec.schedule.ir import Chain
 from fusec.schedule.show import show
 from fusec.schedule.verify import verify
-from fusec.targets import cpu, cuda_simt
+from fusec.targets import cpu, cuda_mma, cuda_simt
 from fusec.targets.base import MappedKernel
 from fusec.targets.device import Device, device_for_arch, device_for_gpu, host, in_precision
 
 Shape4 = tuple[int, int, int, int]
 
-_MAP = {"cpu": cpu.map_schedule, "cuda": cuda_simt.map_schedule}
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +146,8 @@ def generate(planned: Plan) -> Generated:
     """Steps 5 and 6: map every schedule to the device and print its source."""
     chains, device = planned.chains, planned.device
     with debug.timed("map"):
-        mapped = [[_MAP[device.target](v.schedule, device, tiles=v.tiles) for v in c.variants] for c in chains]
+        map_schedule = mapping(device)
+        mapped = [[map_schedule(v.schedule, device, tiles=v.tiles) for v in c.variants] for c in chains]
     kernels = tuple(k for group in mapped for k in group)
     debug.dump("04-mapping.txt", "\n".join(map(show_mapping, kernels)), debug.SCHEDULE)
     with debug.timed("emit"):
@@ -161,6 +161,13 @@ def generate(planned: Plan) -> Generated:
         debug.dump(f"06-kernel-{i:04}{Path(source.filename).suffix}", source.text, debug.SOURCE)
     threads = (threads_source(),) if device.target == "cpu" else ()
     return Generated(planned, program, (*sources.values(), *threads), kernels, weights)
+
+
+def mapping(device: Device) -> Callable[..., MappedKernel]:
+    """The mapping of a device's target and type."""
+    if device.target == "cpu":
+        return cpu.map_schedule
+    return cuda_mma.map_schedule if device.matrix else cuda_simt.map_schedule
 
 
 def build_kernels(generated: Generated, store: Store, progress: Progress | None = None) -> dict[str, Path]:

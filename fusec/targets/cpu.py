@@ -65,7 +65,7 @@ def fill_lanes(vector: int, group: int, channels: int, whole: bool) -> Lanes:
 
 class _CpuMapper(Mapper):
     libraries = _LIBRARIES
-    core = "core.hpp"
+    core = ("core.hpp",)
     align = 16  # a cache line
 
     def buffer_type(self, buffer: Buffer, written: bool) -> str:

@@ -27,7 +27,7 @@ class Mapper(ABC):
     """Maps one schedule. Subclasses set the class attributes and provide the abstract methods."""
 
     libraries: dict[str, str]  # library function -> file
-    core: str  # the file every kernel needs
+    core: tuple[str, ...]  # the files every kernel needs
     align: int  # elements every weight array starts at a multiple of
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
@@ -42,7 +42,7 @@ class Mapper(ABC):
         calls = tuple(self.all_calls())
         if schedule.step is None:  # else the next step writes what this one's last call may still read
             calls = (*calls[:-1], replace(calls[-1], barrier=False))
-        libraries = (self.core, *dict.fromkeys(self.libraries[c.function] for c in calls))
+        libraries = tuple(dict.fromkeys((*self.core, *(self.libraries[c.function] for c in calls))))
         tiles_c = -(-chain.shapes[chain.output].channels // schedule.tile.channels)
         return MappedKernel(schedule, self.device, threads, blocks_per_core, schedule.scratch_elements,
                             tuple(f"in{i}" for i in range(len(chain.inputs))), self.sizes, tiles_c,

@@ -16,9 +16,9 @@ from fusec.schedule.ir import Chain
 from fusec.schedule.verify import verify
 from fusec.targets.device import DEVICES, generic_host
 from tests.plan.networks import vgg_prefix
+from tests.small_networks import conv, max_pool, network, schedule_of, whole_chain
 
 ALIGN = ALIGN_BYTES // 4  # elements of float32
-from tests.small_networks import conv, max_pool, network, schedule_of, whole_chain
 
 
 def up(size: int) -> int:
