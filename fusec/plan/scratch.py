@@ -10,12 +10,15 @@ from collections.abc import Collection
 
 import numpy as np
 
+from fusec.graph import layers as L
 from fusec.plan.boxes import Boxes
 from fusec.plan.construct import channels_held, layout_of
 from fusec.plan.counting import Ints
 from fusec.plan.placement import lives, offsets, phases
 from fusec.schedule.ir import Chain, Layout
 from fusec.targets.device import Device
+
+MOST_RESIDENT = 64 * 1024  # bytes of weights that a block may keep in scratch
 
 
 def scratch_elements(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device) -> Ints:
@@ -24,6 +27,15 @@ def scratch_elements(chain: Chain, boxes: Boxes, staged: Collection[str], device
     sizes = [_size(boxes, life.tensor, device) for life in kept]
     ends = [o + s for o, s in zip(offsets(kept, sizes, device.element), sizes, strict=True)]
     return np.max(np.stack(ends), axis=0) if ends else np.zeros(len(boxes.images), dtype=np.int64)
+
+
+def resident_bytes(chain: Chain, device: Device) -> int:
+    """Bytes of weights that a block keeps in scratch beside its buffers: those of matrix instructions, where they are few."""
+    if not device.matrix:
+        return 0
+    convolutions = [n for n in chain.nodes if isinstance(n.layer, L.Conv2d) and n.layer.groups == 1]
+    taken = sum(-(-n.params["weight"].size * device.element // 8) * 8 for n in convolutions)
+    return taken if taken <= MOST_RESIDENT else 0
 
 
 def peak_stage(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device, tile: int = 0) -> str:

@@ -23,7 +23,7 @@ from fusec.plan.construct import construct
 from fusec.plan.cost import Nominal, sizes_of
 from fusec.plan.counting import Ints
 from fusec.plan.placement import lives
-from fusec.plan.scratch import peak_stage, scratch_elements
+from fusec.plan.scratch import peak_stage, resident_bytes, scratch_elements
 from fusec.plan.timing import time_of
 from fusec.schedule.ir import Chain, Layout, Schedule, Tile
 from fusec.targets.device import Device
@@ -130,7 +130,7 @@ class Search:
         self.chain, self.device = chain, device
         self.family = Family(chain, sizes_of(chain.graph, nominal))
         self.staging = staging_options(chain, device)
-        self.limit = device.scratch_per_block
+        self.limit, self.resident = device.scratch_per_block, resident_bytes(chain, device)
         self.hard = device.target != "cpu" or len(chain.names) > 1  # on a CPU scratch is memory, only slower beyond the cache
 
     def best(self, batch: int) -> Choice:
@@ -196,11 +196,11 @@ class Search:
             yield from ((boxes, staged) for staged in self.staging)
 
     def _scratch(self, boxes: Boxes, staged: Collection[str]) -> Ints:
-        """(N,) bytes of scratch one block needs."""
+        """(N,) bytes of scratch one block needs for its buffers."""
         return self.device.element * scratch_elements(self.chain, boxes, staged, self.device)
 
     def _fits(self, scratch: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        return np.asarray(scratch <= self.limit) if self.hard else np.ones(len(scratch), dtype=np.bool_)
+        return np.asarray(scratch + self.resident <= self.limit) if self.hard else np.ones(len(scratch), dtype=np.bool_)
 
     def _fastest(self, tried: Iterable[Candidate], batch: int, count: int = 1) -> list[Choice]:
         """The `count` fastest of some tiles, or of some strips, with their choices of staged inputs, the fastest first."""

@@ -128,7 +128,7 @@ class _MatrixMapper(CudaMapper):
         body = (1 if few else work.kernel_y) * block.fragments * block.rows * block.groups
         numbers: G.Numbers = G.window_numbers(stage, stage.reads[0]) | {
             "GROUP_IN": self.input_channels(stage), "FRAGMENTS": block.fragments, "BLOCK_Y": block.rows,
-            "BLOCK_C": block.groups, "WEIGHT_PITCH": 32 * groups, "UNROLL": max(1, min(work.steps, F.UNROLLED // body)),
+            "BLOCK_C": block.groups, "WEIGHT_PITCH": 32 * groups, "UNROLL": F.unrolled(work.steps, body),
             "REUSED": str(block.reused).lower(), "FEW": str(few).lower(), "BIAS": str(bias is not None).lower()}
         home = f"params + {weights}"
         if stage in self._resident:

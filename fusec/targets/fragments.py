@@ -188,3 +188,9 @@ def _registers(work: Work, block: Block) -> int:
     weights = work.kernel_y * block.groups * 2 if block.reused else 4 * block.groups
     pooled = 2 * block.groups if work.pooled else 0
     return min(255, OTHER + block.sums + weights + pooled + 8 * block.fragments)
+
+
+def unrolled(steps: int, body: int) -> int:
+    """Turns of the outer loop unrolled: all of a few, else some, so that loads of the next are under way during products."""
+    most = max(1, UNROLLED // body)
+    return steps if steps <= min(3, most) else min(2, most)
