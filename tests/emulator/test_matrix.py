@@ -360,6 +360,31 @@ def test_a_copy_from_outside_an_array_is_reported_where_it_starts() -> None:
 
 
 @emulated
+def test_a_copy_is_as_late_as_its_wait_allows() -> None:
+    """Poison up to the wait, whatever was there before; the source is read at the wait; groups under way stay so."""
+    source = WORDS + r"""
+    extern "C" __global__ void late(float* in, float* out) {
+      extern __shared__ __align__(16) float scratch[];
+      scratch[0] = scratch[1] = scratch[2] = 1.0f;
+      copy_async_4(scratch, in, true);
+      copy_async_commit();
+      copy_async_4(scratch + 1, in + 1, true);
+      copy_async_4(scratch + 2, in, false);
+      copy_async_commit();
+      out[0] = scratch[0];
+      in[0] = 7.0f;
+      copy_async_wait<1>();
+      for (int i = 0; i < 3; ++i) out[1 + i] = scratch[i];
+      copy_async_wait<0>();
+      for (int i = 0; i < 3; ++i) out[4 + i] = scratch[i];
+    }
+    """
+    out = np.zeros(7, np.float32)
+    kernel(source, "late").launch(ONE, ONE, [np.array([2, 3], np.float32), out], 12)
+    np.testing.assert_array_equal(out, [np.nan, 7, np.nan, np.nan, 7, 3, 0])
+
+
+@emulated
 def test_too_lax_a_wait_shows_in_the_sums() -> None:
     a, b, wanted = gemm_operands("f16", 64, 32, 48)
     c = np.zeros((64, 32), np.float32)
