@@ -2,41 +2,64 @@
 // Tile of the output: 4x10x1x1 (images x channels x height x width); 160 threads, 35712 bytes of scratch.
 // Blocks are tiles, counted by columns, rows, channel groups, images.
 
+// Elements of tensors: float32.
+typedef float value_t;
+__device__ __forceinline__ float value(value_t v) { return v; }
+__device__ __forceinline__ value_t rounded(float v) { return v; }
+
 // Buffers as a kernel sees them. Positions are relative to the box; (c0, y0, x0) is the box's first position in its tensor.
 
+// Store a value; that of the last channel with zeros in the SPARE places behind it, which fill up the last plane.
+template <int SPARE>
+__device__ __forceinline__ void put_value(value_t* place, float v, bool last) {
+  *place = rounded(v);
+  if constexpr (SPARE > 0) {
+    if (last) {
+#pragma unroll
+      for (int k = 1; k <= SPARE; ++k) place[k] = rounded(0.0f);
+    }
+  }
+}
+
 // A box in scratch. Positions outside the image hold PAD, whose bits PAD_BITS are. `first` is the first row that is made in this
-// step of a strip. A line buffer has RING rows; row 0 lies in row `phase`.
-template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, unsigned PAD_BITS, int RING = 0>
+// step of a strip. A line buffer has RING rows; row 0 lies in row `phase`. Planes hold BLOCK channels side by side.
+template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, unsigned PAD_BITS, int RING = 0, int BLOCK = 1, int CHANNELS = 0>
 struct Scratch {
-  float* data;
+  static constexpr bool IN_SCRATCH = true;
+  static constexpr int LANES = BLOCK, DEPTH = CHANNELS, PLANE = CHANNEL, SPARE = (BLOCK - CHANNELS % BLOCK) % BLOCK;
+  value_t* data;
   int n0, batch, c0, y0, x0, height, width, first = 0, phase = 0;
 
   __device__ __forceinline__ int place(int y) const {
     const int row = y + phase;
     return RING == 0 ? y : row < RING ? row : row - RING;
   }
-  __device__ __forceinline__ int index(int n, int c, int y, int x) const {
-    return OFFSET + n * IMAGE + c * CHANNEL + place(y) * ROW_PITCH + x;
+  __device__ __forceinline__ int row_start(int y) const { return place(y) * ROW_PITCH; }
+  __device__ __forceinline__ int column_start(int n, int c, int x) const {
+    return OFFSET + n * IMAGE + c / BLOCK * CHANNEL + x * BLOCK + c % BLOCK;
   }
+  __device__ __forceinline__ int index(int n, int c, int y, int x) const { return column_start(n, c, x) + row_start(y); }
   __device__ __forceinline__ bool inside(int y, int x) const {
     return unsigned(y0 + y) < unsigned(height) && unsigned(x0 + x) < unsigned(width);
   }
   struct Row {
-    const float* data;
-    __device__ __forceinline__ float operator()(int x) const { return data[x]; }
+    const value_t* data;
+    __device__ __forceinline__ float operator()(int x) const { return value(data[x * BLOCK]); }
   };
   __device__ __forceinline__ Row row(int n, int c, int y, float) const { return Row{data + index(n, c, y, 0)}; }
-  __device__ __forceinline__ float at(int n, int c, int y, int x) const { return data[index(n, c, y, x)]; }
+  __device__ __forceinline__ float at(int n, int c, int y, int x) const { return value(data[index(n, c, y, x)]); }
   __device__ __forceinline__ float guarded(int n, int c, int y, int x, float padding) const {
     return inside(y, x) ? at(n, c, y, x) : padding;
   }
+  __device__ __forceinline__ float padding() const { return __int_as_float(int(PAD_BITS)); }
   // Store a computed value; KNOWN_INSIDE saves the test where the box is known to lie in the image.
   template <bool KNOWN_INSIDE>
   __device__ __forceinline__ void store(int n, int c, int y, int x, float v) const {
-    data[index(n, c, y, x)] = KNOWN_INSIDE || inside(y, x) ? v : __int_as_float(int(PAD_BITS));
+    put(n, c, y, x, KNOWN_INSIDE || inside(y, x) ? v : padding());
   }
-  __device__ __forceinline__ void pad(int n, int c, int y, int x) const {
-    data[index(n, c, y, x)] = __int_as_float(int(PAD_BITS));
+  __device__ __forceinline__ void pad(int n, int c, int y, int x) const { put(n, c, y, x, padding()); }
+  __device__ __forceinline__ void put(int n, int c, int y, int x, float v) const {
+    put_value<SPARE>(data + index(n, c, y, x), v, c == CHANNELS - 1);
   }
   // Whether any of `count` positions from (y, x) on has to be computed.
   __device__ __forceinline__ bool wanted(int, int y, int x, int count) const {
@@ -44,14 +67,18 @@ struct Scratch {
   }
 };
 
-// A tensor in device memory, dense NCHW with CHANNELS channels. Every access checks the image's border and the batch.
-template <class T, int CHANNELS>
+// A tensor in device memory with CHANNELS channels, in dense planes of BLOCK channels side by side. Every access checks the
+// image's border and the batch.
+template <class T, int CHANNELS, int BLOCK = 1>
 struct Global {
+  static constexpr bool IN_SCRATCH = false;
+  static constexpr int LANES = BLOCK, DEPTH = CHANNELS, PLANES = (CHANNELS + BLOCK - 1) / BLOCK, SPARE = PLANES * BLOCK - CHANNELS;
   T* data;
   int n0, batch, c0, y0, x0, height, width, first = 0;
 
   __device__ __forceinline__ long long index(int n, int c, int y, int x) const {
-    return (((long long)(n0 + n) * CHANNELS + c0 + c) * height + y0 + y) * width + x0 + x;
+    const int channel = c0 + c;
+    return ((((long long)(n0 + n) * PLANES + channel / BLOCK) * height + y0 + y) * width + x0 + x) * BLOCK + channel % BLOCK;
   }
   __device__ __forceinline__ bool inside(int y, int x) const {
     return unsigned(y0 + y) < unsigned(height) && unsigned(x0 + x) < unsigned(width);
@@ -62,7 +89,7 @@ struct Global {
     int x0, width;
     float padding;
     __device__ __forceinline__ float operator()(int x) const {
-      return inside && unsigned(x0 + x) < unsigned(width) ? data[x] : padding;
+      return inside && unsigned(x0 + x) < unsigned(width) ? value(data[x * BLOCK]) : padding;
     }
   };
   __device__ __forceinline__ Row row(int n, int c, int y, float padding) const {
@@ -70,12 +97,14 @@ struct Global {
   }
   __device__ __forceinline__ float at(int n, int c, int y, int x) const { return guarded(n, c, y, x, 0.0f); }
   __device__ __forceinline__ float guarded(int n, int c, int y, int x, float padding) const {
-    return inside(y, x) && n0 + n < batch ? data[index(n, c, y, x)] : padding;
+    return inside(y, x) && n0 + n < batch ? value(data[index(n, c, y, x)]) : padding;
   }
   template <bool KNOWN_INSIDE>
   __device__ __forceinline__ void store(int n, int c, int y, int x, float v) const {
-    if ((KNOWN_INSIDE || inside(y, x)) && n0 + n < batch) data[index(n, c, y, x)] = v;
+    if ((KNOWN_INSIDE || inside(y, x)) && n0 + n < batch)
+      put_value<SPARE>(data + index(n, c, y, x), v, c0 + c == CHANNELS - 1);
   }
+  __device__ __forceinline__ float padding() const { return 0.0f; }
   __device__ __forceinline__ void pad(int, int, int, int) const {}
   __device__ __forceinline__ bool wanted(int n, int y, int x, int count) const {
     return n0 + n < batch && unsigned(y0 + y) < unsigned(height) && x0 + x < width && x0 + x + count > 0;
@@ -122,9 +151,9 @@ __device__ __forceinline__ float channel_affine(float v, float scale, float shif
 
 // Copy COUNT parameters (a multiple of 4, both sides aligned to 16 bytes) into scratch.
 template <int COUNT>
-__device__ __forceinline__ void stage_parameters(float* scratch, const float* __restrict__ params) {
+__device__ __forceinline__ void stage_parameters(void* scratch, const float* __restrict__ params) {
   for (int i = threadIdx.x; i < COUNT / 4; i += blockDim.x)
-    reinterpret_cast<float4*>(scratch)[i] = __ldg(reinterpret_cast<const float4*>(params) + i);
+    static_cast<float4*>(scratch)[i] = __ldg(reinterpret_cast<const float4*>(params) + i);
 }
 
 // Whether row y of a stage's box is made: in a strip the rows before the first are there already, or are not needed.
@@ -576,8 +605,8 @@ struct Stage6 {
 };
 
 extern "C" __global__ void __launch_bounds__(160, 3)
-k_83053eb14ec9(const float* __restrict__ in0, float* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
-  extern __shared__ __align__(16) float scratch[];
+k_c9fa7a231904(const value_t* __restrict__ in0, value_t* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
+  extern __shared__ __align__(16) value_t scratch[];
   const int tile = blockIdx.x;
   const int tile_x = tile % tiles_x * 1;
   const int tile_y = tile / tiles_x % tiles_y * 1;
@@ -588,12 +617,12 @@ k_83053eb14ec9(const float* __restrict__ in0, float* __restrict__ out, const flo
   stage_parameters<2416>(scratch + 6512, params + 208);
   __syncthreads();
 
-  const Global<const float, 1> b0{in0, tile_n, batch, tile_c * 0 / 1 + 0, tile_y * 0 / 1 + -2, tile_x * 0 / 1 + -2, h0, w0};
+  const Global<const value_t, 1> b0{in0, tile_n, batch, tile_c * 0 / 1 + 0, tile_y * 0 / 1 + -2, tile_x * 0 / 1 + -2, h0, w0};
   const Scratch<0, 1176, 196, 14, 0x0u> b2{scratch, tile_n, batch, tile_c * 0 / 1 + 0, tile_y * 0 / 1 + 0, tile_x * 0 / 1 + 0, h1, w1};
   const Scratch<4704, 400, 25, 5, 0x0u> b4{scratch, tile_n, batch, tile_c * 0 / 1 + 0, tile_y * 0 / 1 + 0, tile_x * 0 / 1 + 0, h3, w3};
   const Scratch<0, 120, 1, 1, 0x0u> b5{scratch, tile_n, batch, tile_c * 0 / 1 + 0, tile_y * 0 / 1 + 0, tile_x * 0 / 1 + 0, h4, w4};
   const Scratch<480, 84, 1, 1, 0x0u> b6{scratch, tile_n, batch, tile_c * 0 / 1 + 0, tile_y * 0 / 1 + 0, tile_x * 0 / 1 + 0, h4, w4};
-  const Global<float, 10> b7{out, tile_n, batch, tile_c * 0 / 1 + 0, tile_y * 0 / 1 + 0, tile_x * 0 / 1 + 0, h4, w4};
+  const Global<value_t, 10> b7{out, tile_n, batch, tile_c * 0 / 1 + 0, tile_y * 0 / 1 + 0, tile_x * 0 / 1 + 0, h4, w4};
 
   conv2d_pool<Stage0, Stage1>(b2, params, scratch + 6304, scratch + 6504, b0);
   __syncthreads();
