@@ -36,7 +36,7 @@ def test_every_layer_is_right(tmp_path: Path, fuse: str) -> None:
 
 def test_auto_takes_the_gpu_and_says_so(tmp_path: Path) -> None:
     net = write(tmp_path, SMALL)
-    assert "target   cuda (" in invoke("compile", net, "--random-weights", 1, "-o", tmp_path / "built").stdout
+    assert "  cuda (" in invoke("compile", net, "--random-weights", 1, "-o", tmp_path / "built").stdout
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((3, 1, 12, 12), np.float32))
     on_gpu = invoke_json("run", tmp_path / "built", tmp_path / "x.npy")
     on_cpu = invoke_json("run", net, tmp_path / "x.npy", "--target", "cpu", "--random-weights", 1)

@@ -239,7 +239,9 @@ def test_a_pipeline_of_copies_of_every_size(run: Run) -> None:
     extern "C" __global__ void copies(const uint4* in, uint4* out16, uint2* out8, unsigned* out4, int count) {
       extern __shared__ __align__(16) uint4 scratch[];
       pipeline(scratch, in, out16, count);
+      __syncthreads();
       pipeline(reinterpret_cast<uint2*>(scratch), reinterpret_cast<const uint2*>(in), out8, count);
+      __syncthreads();
       pipeline(reinterpret_cast<unsigned*>(scratch), reinterpret_cast<const unsigned*>(in), out4, count);
     }
     """
