@@ -19,7 +19,7 @@ VECTOR = "{name: v, type: linear, out_features: 4}"
 def vectors(folder: Path, *layers: str) -> list[str]:
     """The outputs that are vectors."""
     graph = read_yaml(write(folder, network(*layers)), random_weights=0)
-    return [port.name for port in make_program(graph, simplify(graph), generic_host(), "none", ()).outputs if port.flat]
+    return [port.name for port in make_program(graph, simplify(graph), generic_host(), "none", (), {}).outputs if port.flat]
 
 
 @pytest.mark.parametrize(("layer", "of_images", "of_vectors"), [

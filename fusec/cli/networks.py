@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from fusec import pipeline
 from fusec.cli.options import Shape4
 from fusec.cli.output import note
@@ -55,6 +53,6 @@ def default_lock(network: str, target: str) -> Path:
     return (path.parent if Path(network).is_file() else Path()) / f"{path.stem}.{target}{SUFFIX}"
 
 
-def check_fit(graph: LayerGraph, device: Device, arrays: Sequence[NDArray[Any]]) -> None:
-    """InputError unless the network's model will take these arrays, one per input: said before anything is built."""
-    check_inputs(make_program(graph, simplify(graph), device, device.arch, ()), arrays)
+def check_fit(graph: LayerGraph, device: Device, values: Sequence[Any]) -> None:
+    """InputError unless the network's model will take these values, one per input: said before anything is built."""
+    check_inputs(make_program(graph, simplify(graph), device, device.arch, (), {}), values)
