@@ -69,8 +69,8 @@ extern "C" __global__ void ENTRY(SIGNATURE float* output, const float* params, i
 # Words of 16 bits, exclusive or the lower word of the first parameter: with 0x8000, numbers of a half type with their signs
 # turned. FROM and TO say whether the tensors lie in planes of eight channels; channels that fill up the last one get zeros.
 WORDS = """
-#define PLACE(planes, channels, n, c, y, x, h, w) (planes ? (((n * ((channels + 7) / 8) + c / 8) * h + y) * w + x) * 8 + c % 8 \\
-                                                          : ((n * channels + c) * h + y) * w + x)
+#define PLACE(planes, channels, n, c, y, x, h, w) \\
+  (planes ? (((n * ((channels + 7) / 8) + c / 8) * h + y) * w + x) * 8 + c % 8 : ((n * channels + c) * h + y) * w + x)
 HEAD {
   const unsigned int turned = *reinterpret_cast<const unsigned int*>(params) & 0xffffu;
   const int tx = int(tile % tiles_x), ty = int(tile / tiles_x % tiles_y), groups = (CHANNELS + TC - 1) / TC;
@@ -92,8 +92,8 @@ extern "C" __attribute__((visibility("default"))) void ENTRY(
   const unsigned short* input = inputs[0];
   const int batch = sizes[0], tiles_y = sizes[1], tiles_x = sizes[2], h = sizes[3], w = sizes[4];"""
 WORDS_CUDA = """
-extern "C" __global__ void ENTRY(const unsigned short* input, unsigned short* output, const float* params, int batch, int tiles_y,
-                                 int tiles_x, int h, int w, int, int) {
+extern "C" __global__ void ENTRY(const unsigned short* input, unsigned short* output, const float* params, int batch,
+                                 int tiles_y, int tiles_x, int h, int w, int, int) {
   extern __shared__ unsigned short scratch[];
   const int tile = blockIdx.x;"""
 

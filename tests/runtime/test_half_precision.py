@@ -15,7 +15,7 @@ import pytest
 
 from fusec.errors import InputError, InternalError
 from fusec.runtime import artefact, weights
-from fusec.runtime.elements import HELD, Bfloat16, offered, widened
+from fusec.runtime.elements import Bfloat16, offered, widened
 from fusec.runtime.model import Model, check_inputs
 from fusec.runtime.program import Program
 from fusec.runtime.save import save
