@@ -93,7 +93,7 @@ class Difference:
 @options.FUSE
 @click.option("--tolerance", type=click.FloatRange(min=0),
               help="The largest difference allowed, as a part of the tensor's largest value.  [default: "
-                   f"{tolerances.in_words(tolerances.LAYER)}, and for outputs {tolerances.in_words(tolerances.OUTPUT)}]")
+                   f"{tolerances.in_words()}]")
 @options.weights
 @options.JSON
 def command(network: str, given: tuple[Path, ...], batch: int | None, shape: Shape4 | None, target: str, dtype: str, fuse: str,

@@ -12,7 +12,10 @@ OUTPUT = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}  # what all layers
 CLOSE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 1e-1}  # the same against a reference that computes in float32
 
 
-def in_words(table: dict[str, float]) -> str:
-    """`1e-05; for float16 0.002, for bfloat16 0.02`."""
-    (_, usual), *others = table.items()
-    return "; ".join([f"{usual:g}", ", ".join(f"for {dtype} {tolerance:g}" for dtype, tolerance in others)])
+def in_words() -> str:
+    """What `fusec compare` allows: `1e-05; float16: 0.002, outputs 0.01; ...`."""
+    words = []
+    for dtype, layer in LAYER.items():
+        own = f"{layer:g}" if OUTPUT[dtype] == layer else f"{layer:g}, outputs {OUTPUT[dtype]:g}"
+        words.append(f"{dtype}: {own}" if words else own)
+    return "; ".join(words)
