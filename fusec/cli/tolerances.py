@@ -14,7 +14,7 @@ CLOSE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 1e-1}  # the same against
 
 def in_words() -> str:
     """What `fusec compare` allows: `1e-05; float16: 0.002, outputs 0.01; ...`."""
-    words = []
+    words: list[str] = []
     for dtype, layer in LAYER.items():
         own = f"{layer:g}" if OUTPUT[dtype] == layer else f"{layer:g}, outputs {OUTPUT[dtype]:g}"
         words.append(f"{dtype}: {own}" if words else own)

@@ -148,7 +148,7 @@ def test_plan_and_explain(tmp_path: Path, dtype: str) -> None:
     assert invoke_json("plan", net, "--device", "h200", "--explore", "--dtype", dtype)["dtype"] == dtype
     page = tmp_path / "page.html"
     assert invoke_json("explain", net, "--device", "h200", "--dtype", dtype, "-o", page)["dtype"] == dtype
-    assert page.is_file()
+    assert f"For h200 in {dtype}, " in page.read_text("utf-8")
 
 
 @pytest.mark.parametrize(("words", "said"), [

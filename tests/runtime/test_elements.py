@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fusec.errors import InputError
 from fusec.runtime.elements import (
     HELD,
     Bfloat16,
@@ -23,7 +24,7 @@ from fusec.runtime.elements import (
     words_of,
     wrong_type,
 )
-from fusec.runtime.interop import host_array
+from fusec.runtime.interop import host_array, returner
 from fusec.runtime.program import ELEMENT_BYTES, PLANES
 from fusec.schedule.ir import Layout
 from fusec.targets import device
@@ -128,6 +129,21 @@ def test_a_tensor_of_another_library() -> None:
     assert isinstance(as_type_of(tensor, words), Bfloat16)
     assert as_type_of(words, words) is words
     assert shareable(words) is words
+
+
+def test_tensors_of_torch() -> None:
+    torch = pytest.importorskip("torch")
+    tensor = torch.randn(2, 3, 4, 5).to(torch.bfloat16)
+    words = host_array(tensor, "x")
+    assert words.ctypes.data == tensor.data_ptr()
+    assert np.array_equal(words, tensor.view(torch.int16).numpy().view(np.uint16))
+    back = returner(tensor)
+    assert back is not None
+    again = back(as_type_of(tensor, words.copy()))
+    assert again.dtype == torch.bfloat16
+    assert torch.equal(again, tensor)
+    with pytest.raises(InputError, match=r"\.detach\(\)"):
+        host_array(tensor.clone().requires_grad_(), "x")
 
 
 def test_plain_words_are_no_numbers() -> None:
