@@ -52,7 +52,7 @@ def host_array(value: Any, name: str) -> np.ndarray[Any, Any]:
         raise MissingError(f"not enough memory for '{name}': {error}") from None
     except Exception as error:  # any library's own complaint, said in its words
         raise exchange_failed(name, error) from None
-    raise InputError(f"'{name}' is no array but {type(value).__name__}", hint="pass numpy.asarray(..., dtype=...) of it, of the model's type")
+    raise InputError(f"'{name}' is no array but {type(value).__name__}", hint="pass numpy.asarray of it, of the model's type")
 
 
 def writable_array(value: Any, name: str) -> np.ndarray[Any, Any]:
