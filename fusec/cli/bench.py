@@ -25,7 +25,7 @@ from fusec.graph import reference
 from fusec.graph.graph import LayerGraph
 from fusec.plan.cost import Nominal, nominal_for
 from fusec.runtime.elements import widened
-from fusec.targets.device import Device
+from fusec.targets.device import DTYPES, Device
 from fusec.tuning.inputs import random_inputs
 from fusec.tuning.measure import on_device, timed_call
 from fusec.tuning.timing import Call, Clock, Timed, alternate, wall_clock
@@ -85,8 +85,9 @@ def command(network: str, batch: int | None, shape: Shape4 | None, target: str, 
         plain = _reference(graph, inputs, sizes)
         difference = _distance([widened(a) for a in results[FUSED]], plain.results)
         if difference is not None and not difference <= CLOSE[dtype]:
+            how = "" if dtype == DTYPES[0] else f" --dtype {dtype}"
             raise AccuracyError(f"the results differ from the reference by {difference:.2g} of its largest value, and may by "
-                                f"{CLOSE[dtype]:g}; `fusec compare {network}` finds the layer")
+                                f"{CLOSE[dtype]:g}; `fusec compare {network}{how}` finds the layer")
         progress.phase("timing")
         timed = _time(ways, plain, inputs, repeat, progress)
     if plain.skipped:

@@ -77,7 +77,9 @@ def test_bench(net: str, dtype: str) -> None:
 def test_bench_finds_what_is_wrong(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
     stand_in(environment, lambda name, exact: exact * 1.25)
     words = ("bench", write(tmp_path, SMALL), *CUDA, "--dtype", "bfloat16", "--batch", 2, "--repeat", 2)
-    assert "of its largest value, and may by 0.1; `fusec compare" in invoke(*words, code=4).stderr
+    said = invoke(*words, code=4).stderr
+    assert "of its largest value, and may by 0.1; `fusec compare" in said
+    assert "--dtype bfloat16` finds the layer" in said
 
 
 @pytest.mark.parametrize("dtype", HALVES)
