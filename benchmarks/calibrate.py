@@ -180,7 +180,8 @@ class Fit:
         self.measured, self.groups = np.array(measured), dict(groups)
 
     def predicted(self) -> Any:
-        times = [float(timing.time_of(s.chain, boxes, staged, np.array([4 * s.scratch_elements]), self.device).seconds[0])
+        element = self.device.element
+        times = [float(timing.time_of(s.chain, boxes, staged, np.array([element * s.scratch_elements]), self.device).seconds[0])
                  * (DOUBT if len(s.chain.names) > 1 else 1) for s, boxes, staged in self.items]
         return 1e3 * np.array(times)
 

@@ -130,8 +130,9 @@ def fusec_engine(case: Case, graph: LayerGraph, x: torch.Tensor, fuse: str) -> t
 
 def describe(generated: Any) -> list[dict[str, object]]:
     """The launches of a build, for the record."""
-    return [{"chain": launch.label, "variants": [{"tile": v.tile, "threads": v.threads, "scratch_bytes": 4 * v.scratch,
-             "min_blocks": v.min_blocks} for v in launch.variants]} for launch in generated.program.launches]
+    program = generated.program
+    return [{"chain": launch.label, "variants": [{"tile": v.tile, "threads": v.threads, "min_blocks": v.min_blocks,
+             "scratch_bytes": program.element * v.scratch} for v in launch.variants]} for launch in program.launches]
 
 
 def run(name: str, case: Case, turns: int, peers: tuple[str, ...], builds: tuple[str, ...]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from fusec.plan.lock import Lock, lock_of, scope_of, unlock
 from fusec.plan.lock_file import read_lock
 from fusec.plan.partition import partition
 from fusec.plan.search import Planned, variants
-from fusec.program import make_launch, make_program
+from fusec.program import layouts_of, make_launch, make_program
 from fusec.runtime import cpu as cpu_runtime
 from fusec.runtime.build import Progress, assemble, build
 from fusec.runtime.cache import Cache
@@ -154,7 +154,8 @@ def generate(planned: Plan) -> Generated:
         printed = [[render(k) for k in group] for group in mapped]
     launches = [make_launch(f"chain_{i:04}", c.chain, c.variants, mapped[i], printed[i]) for i, c in enumerate(chains)]
     weights = {launch.params: group[0].parameters() for launch, group in zip(launches, mapped, strict=True) if launch.params}
-    program = make_program(planned.original, planned.simplified, device, architecture(device), launches)
+    layouts = layouts_of(v.schedule for c in chains for v in c.variants)
+    program = make_program(planned.original, planned.simplified, device, architecture(device), launches, layouts)
     debug.dump("05-program.json", json.dumps(program.to_json(), indent=1), debug.SOURCE)
     sources = {s.entry: s for group in printed for s in group}  # equal kernels have one entry
     for i, source in enumerate(sources.values()):
