@@ -30,7 +30,7 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
-from networks import prefix  # noqa: E402
+from prefixes import prefix  # noqa: E402
 
 from fusec import debug  # noqa: E402
 from fusec.errors import Infeasible  # noqa: E402
