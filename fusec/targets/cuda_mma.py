@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from fusec.graph import layers as L
 from fusec.schedule.ir import Buffer, Layout, Schedule, Space, Stage
 from fusec.targets import fragments as F
 from fusec.targets import geometry as G
@@ -42,7 +43,7 @@ def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None
 
 class _MatrixMapper(CudaMapper):
     libraries = CudaMapper.libraries | {"conv2d_mma": "conv2d_mma.cuh", "conv2d_mma_pool": "conv2d_mma.cuh",
-                                        "copy_planes": "planes.cuh"}
+                                        "copy_planes": "planes.cuh", "sum_planes": "planes.cuh"}
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
         super().__init__(schedule, device)
@@ -141,7 +142,17 @@ class _MatrixMapper(CudaMapper):
         if stage.node is None and self._copies_planes(stage):
             call = self.call(index, stage, "copy_planes", {}, (self.read(stage),))
             return (replace(call, arguments=(self.names[stage.writes], self.read(stage))),)
+        if self._sums_planes(stage):
+            return (self.call(index, stage, "sum_planes", {}, self.shifted(stage)),)
         return super().stage(index, stage)
+
+    def _sums_planes(self, stage: Stage) -> bool:
+        """Whether a stage adds tensors, or changes one value by value, in whole planes of the same channels."""
+        buffers = [stage.writes, *(r.buffer for r in stage.reads)]
+        planes = all(b.layout is Layout.NC8HW8 and b.footprint.c == stage.footprint.c for b in buffers)
+        whole = stage.footprint.c.offset == 0 and (stage.footprint.c.scale * self.schedule.tile.channels) % 8 == 0
+        return stage.node is not None and isinstance(stage.node.layer, L.Add | L.Activation) and planes and whole \
+            and len({self.shape(b).channels for b in buffers}) == 1
 
     def _copies_planes(self, stage: Stage) -> bool:
         """Whether a load moves whole planes from device memory into scratch, zeros outside the image."""

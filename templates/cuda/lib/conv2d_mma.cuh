@@ -13,8 +13,8 @@ struct Column {
   bool real;
   __device__ __forceinline__ explicit Column(int j) : real(j < R::IMAGES * R::COLUMNS) {
     const int k = real ? j : R::IMAGES * R::COLUMNS - 1;
-    n = k / R::COLUMNS;
-    x = R::COLUMN + k % R::COLUMNS;
+    n = R::IMAGES == 1 ? 0 : k / R::COLUMNS;
+    x = R::COLUMN + k - n * R::COLUMNS;
   }
 };
 
@@ -162,45 +162,64 @@ __device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& 
   }
 }
 
+// Products 2 (lane % 4) and the next of a step, and those eight on: their input channels and positions under the window.
+template <class S>
+struct Taps {
+  static constexpr int DEPTH = S::KERNEL_Y * S::KERNEL_X * S::GROUP_IN;
+  int c[4], y[4], x[4];
+  bool real[4];
+  __device__ __forceinline__ explicit Taps(int step) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int given = step * 16 + threadIdx.x % 4 * 2 + i % 2 + i / 2 * 8;
+      real[i] = (step + 1) * 16 <= DEPTH || given < DEPTH;
+      const int k = real[i] ? given : 0;
+      c[i] = k % S::GROUP_IN;
+      x[i] = k / S::GROUP_IN % S::KERNEL_X * S::DILATION_X;
+      y[i] = k / (S::GROUP_IN * S::KERNEL_X) * S::DILATION_Y;
+    }
+  }
+};
+
 // The products of a block with few input channels: filter taps and channels are one axis of products.
 template <class S, class In, class Place>
 __device__ __forceinline__ void multiply_taps(FragmentSums<S>& sum, const In& in, const uint2* weights, int y, const Place& place) {
-  constexpr int DEPTH = S::KERNEL_Y * S::KERNEL_X * S::GROUP_IN, STEPS = (DEPTH + 15) / 16;
+  constexpr int DEPTH = Taps<S>::DEPTH, STEPS = (DEPTH + 15) / 16;
+  constexpr bool FIXED = In::IN_SCRATCH && In::ROWS_HELD == 0;  // a tap is the same distance away everywhere
   const int lane = threadIdx.x % 32;
 #pragma unroll S::UNROLL
   for (int step = 0; step < STEPS; ++step) {
     const bool half = DEPTH - step * 16 <= 8;
     unsigned b[S::BLOCK_C][2];
     load_groups<S>(b, weights + step * S::WEIGHT_PITCH);
-    int c[4], dy[4], dx[4];
+    const Taps<S> taps(step);
+    int away[4] = {};
+    if constexpr (FIXED) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int k = step * 16 + lane % 4 * 2 + i % 2 + i / 2 * 8;
-      c[i] = k < DEPTH ? k % S::GROUP_IN : -1;
-      dx[i] = k / S::GROUP_IN % S::KERNEL_X * S::DILATION_X;
-      dy[i] = k / (S::GROUP_IN * S::KERNEL_X) * S::DILATION_Y;
+      for (int k = 0; k < 4; ++k) away[k] = in.index(0, taps.c[k], taps.y[k], taps.x[k]) - in.index(0, 0, 0, 0);
     }
 #pragma unroll
-    for (int f = 0; f < S::FRAGMENTS; ++f) {
-      const auto first = place(f, lane / 4), second = place(f, lane / 4 + 8);
+    for (int f = 0; f < S::FRAGMENTS; ++f)
 #pragma unroll
       for (int r = 0; r < S::BLOCK_Y; ++r) {
         unsigned a[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const auto& p = i % 2 ? second : first;
-          unsigned both = 0;
+          const auto p = place(f, lane / 4 + i % 2 * 8);
+          const int row = y + r * S::STRIDE_Y, column = p.x * S::STRIDE_X + S::OFFSET_X;
+          unsigned pair[2];
 #pragma unroll
           for (int j = 0; j < 2; ++j) {
             const int k = i / 2 * 2 + j;
-            if (!(half && i >= 2) && c[k] >= 0)
-              both |= bits(in, p.n, c[k], y + r * S::STRIDE_Y + dy[k], p.x * S::STRIDE_X + S::OFFSET_X + dx[k]) << 16 * j;
+            if (half && i >= 2) pair[j] = 0;
+            else if constexpr (FIXED) pair[j] = in.data[in.index(p.n, 0, row, column) + away[k]];
+            else pair[j] = bits(in, p.n, taps.c[k], row + taps.y[k], column + taps.x[k]);
+            if (!taps.real[k]) pair[j] = 0;
           }
-          a[i] = both;
+          a[i] = pair[0] | pair[1] << 16;
         }
         multiply_groups<S>(sum[f][r], a, b, half);
       }
-    }
   }
 }
 
@@ -251,15 +270,19 @@ __device__ __forceinline__ void conv2d_mma(const Out& out, const float* __restri
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const auto p = place(f, lane / 4 + 8 * h);
+        if (!p.real) continue;
+        const int c = piece.group * 8 + lane % 4 * 2;
+        const PairColumn<Out> column(out, p.n, c, p.x, S::INSIDE);
 #pragma unroll
         for (int r = 0; r < S::BLOCK_Y; ++r) {
           const int y = piece.y + r;
-          if (!p.real || y < piece.own || !is_made<S>(out, y)) continue;
+          if (y < piece.own || !is_made<S>(out, y)) continue;
+          const bool inside = S::INSIDE || unsigned(out.y0 + y) < unsigned(out.height);
 #pragma unroll
           for (int k = 0; k < S::BLOCK_C; ++k) {
-            const int c = (piece.group + k) * 8 + lane % 4 * 2, channel = out.c0 + c;
-            store_pair<S::INSIDE>(out, p.n, c, y, p.x, S::epilogue(sum[f][r][k][2 * h], channel, params),
-                                  S::epilogue(sum[f][r][k][2 * h + 1], channel + 1, params));
+            const int channel = out.c0 + c + 8 * k;
+            column.store(y, inside, k, S::epilogue(sum[f][r][k][2 * h], channel, params),
+                         S::epilogue(sum[f][r][k][2 * h + 1], channel + 1, params));
           }
         }
       }
@@ -312,16 +335,19 @@ __device__ __forceinline__ void conv2d_mma_pool(const Out& out, const float* __r
     }
     const Column<P> p(piece.column + lane / 4);
     if (!p.real || piece.y < piece.own) continue;
+    const int c = piece.group * 8 + lane % 4 * 2;
+    const PairColumn<Out> column(out, p.n, c, p.x, P::INSIDE);
+    const bool inside = P::INSIDE || unsigned(out.y0 + piece.y) < unsigned(out.height);
 #pragma unroll
     for (int k = 0; k < S::BLOCK_C; ++k) {
-      const int c = (piece.group + k) * 8 + lane % 4 * 2, channel = out.c0 + c;
+      const int channel = out.c0 + c + 8 * k;
       float v[2];
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         const float pool = P::MEAN ? pooled[k][j] / float(P::KERNEL_Y * P::KERNEL_X) : pooled[k][j];
         v[j] = P::epilogue(pool, channel + j, params);
       }
-      store_pair<P::INSIDE>(out, p.n, c, piece.y, p.x, v[0], v[1]);
+      column.store(piece.y, inside, k, v[0], v[1]);
     }
   }
 }
