@@ -16,7 +16,7 @@ from fusec.errors import InternalError
 from fusec.graph import layers as L
 from fusec.graph.graph import Array
 from fusec.graph.shapes import Shape
-from fusec.schedule.ir import Buffer, Read, Schedule, Space, Stage
+from fusec.schedule.ir import Buffer, Execution, Read, Schedule, Space, Stage
 from fusec.targets import geometry as G
 from fusec.targets.base import BufferCode, Call, MappedKernel, Packer, Struct
 from fusec.targets.device import Device
@@ -40,7 +40,9 @@ class Mapper(ABC):
         """Map every stage; to be called once."""
         schedule, chain = self.schedule, self.schedule.chain
         calls = tuple(self.all_calls())
-        if schedule.step is None:  # else the next step writes what this one's last call may still read
+        if schedule.execution is Execution.IN_SPACE:  # nothing that is made in a step is read in it
+            calls = tuple(replace(c, barrier=i == len(calls) - 1) for i, c in enumerate(calls))
+        elif schedule.step is None:  # else the next step writes what this one's last call may still read
             calls = (*calls[:-1], replace(calls[-1], barrier=False))
         libraries = tuple(dict.fromkeys((*self.core, *(self.libraries[c.function] for c in calls))))
         tiles_c = -(-chain.shapes[chain.output].channels // schedule.tile.channels)

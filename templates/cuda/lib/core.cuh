@@ -124,8 +124,9 @@ __device__ __forceinline__ Channels<FIRST, Out> channels_from(const Out& out) {
   return Channels<FIRST, Out>{out, out.first};
 }
 
-// The larger of two integers.
+// The larger and the smaller of two integers.
 __device__ __forceinline__ int most(int a, int b) { return a > b ? a : b; }
+__device__ __forceinline__ int least(int a, int b) { return a < b ? a : b; }
 
 __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 
