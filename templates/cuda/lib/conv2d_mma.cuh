@@ -34,6 +34,13 @@ struct Task {
   }
 };
 
+// A warp's first task: the tasks of stages that run side by side are dealt out as one row of cards, of which TURN are gone.
+template <int TURN>
+__device__ __forceinline__ int first_task() {
+  const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  return TURN == 0 ? warp : (warp + warps - TURN % warps) % warps;
+}
+
 // Weights of BLOCK_C groups of channels: a lane's two registers of each.
 template <class S>
 __device__ __forceinline__ void load_groups(unsigned (&w)[S::BLOCK_C][2], const uint2* weights) {
@@ -258,7 +265,7 @@ __device__ __forceinline__ void conv2d_mma(const Out& out, const float* __restri
   fill_border<S>(out);
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
-  for (int task = threadIdx.x / 32; task < Piece::COUNT; task += blockDim.x / 32) {
+  for (int task = first_task<S::TURN>(); task < Piece::COUNT; task += blockDim.x / 32) {
     const Piece piece(task);
     if (!is_made<S>(out, piece.y + S::BLOCK_Y - 1)) continue;
     const auto place = [&](int f, int m) { return Column<S>(piece.column + 16 * f + m); };
@@ -299,7 +306,7 @@ __device__ __forceinline__ void conv2d_mma_pool(const Out& out, const float* __r
   fill_border<P>(out);
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
-  for (int task = threadIdx.x / 32; task < Piece::COUNT; task += blockDim.x / 32) {
+  for (int task = first_task<S::TURN>(); task < Piece::COUNT; task += blockDim.x / 32) {
     const Piece piece(task);
     if (!is_made<P>(out, piece.y)) continue;
     const auto place = [&](int f, int m) {
