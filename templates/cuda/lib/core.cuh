@@ -64,6 +64,7 @@ struct Scratch {
 template <class T, int CHANNELS, int BLOCK = 1>
 struct Global {
   static constexpr bool IN_SCRATCH = false;
+  static constexpr int ROWS_HELD = 0;
   static constexpr int LANES = BLOCK, DEPTH = CHANNELS, PLANES = (CHANNELS + BLOCK - 1) / BLOCK, SPARE = PLANES * BLOCK - CHANNELS;
   T* data;
   int n0, batch, c0, y0, x0, height, width, first = 0;
