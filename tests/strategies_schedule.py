@@ -16,7 +16,7 @@ from fusec.graph.graph import LayerGraph
 from fusec.graph.layers import Axis
 from fusec.plan.construct import check_walk, construct
 from fusec.plan.footprint import granularity, pyramid
-from fusec.schedule.ir import Chain, Schedule, Tile
+from fusec.schedule.ir import Chain, Execution, Schedule, Tile
 from fusec.targets.device import DEVICES, Device, generic_host
 
 PLANNED_DEVICES = (DEVICES["h200"], generic_host(4), generic_host(8), generic_host(16))
@@ -97,7 +97,10 @@ def tiles(draw: st.DrawFn, chain: Chain) -> Tile:
 
 @st.composite
 def schedules(draw: st.DrawFn, chain: Chain, devices: tuple[Device, ...] = PLANNED_DEVICES) -> Schedule:
-    """A schedule of `chain` for one of `devices`, either policy along y; rejects chains no tile can compute."""
+    """A schedule of `chain` for one of `devices`, either policy along y, strips' stages in time or in space.
+
+    Rejects chains no tile can compute.
+    """
     tile = draw(tiles(chain), label="tile")
     step = draw(steps(chain, tile), label="step")
     if step is not None and draw(st.booleans(), label="longer strip"):
@@ -105,7 +108,12 @@ def schedules(draw: st.DrawFn, chain: Chain, devices: tuple[Device, ...] = PLANN
     boxes = pyramid(chain, tile if step is None else replace(tile, height=step))
     small = [t for t in chain.inputs if boxes.tensors[t].y.extent is not None and boxes.tensors[t].x.extent is not None]
     staged = [t for t in small if draw(st.booleans(), label=f"stage {t}")]
-    return construct(chain, tile, draw(st.sampled_from(devices), label="device"), staged, step)
+    device = draw(st.sampled_from(devices), label="device")
+    execution = draw(st.sampled_from(list(Execution) if step is not None else [Execution.IN_TIME]), label="execution")
+    try:
+        return construct(chain, tile, device, staged, step, execution)
+    except Infeasible:  # windows that leave out rows
+        return construct(chain, tile, device, staged, step)
 
 
 def steps(chain: Chain, tile: Tile) -> st.SearchStrategy[int | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from fusec.errors import Infeasible
 from fusec.graph import layers as L
 from fusec.plan.footprint import Pyramid
 from fusec.plan.merge import merged_pools
@@ -32,7 +33,15 @@ def behind(chain: Chain, boxes: Pyramid, staged: Collection[str], step: int) -> 
 
     A tensor's box ends with the rows that its stage makes in this step, and holds all that its readers still ask for, which lie
     further behind.
+
+    Raises
+    ------
+    Infeasible
+        Windows leave out rows of a tensor: a line buffer would have holes.
     """
+    for tensor, box in boxes.tensors.items():
+        if box.y.extent is not None and box.y.extent < box.y.scale * step:
+            raise Infeasible(f"no step needs all rows of '{tensor}', so stages side by side cannot pass them on")
     steps, pools = lags(chain, staged), merged_pools(chain)
     reads = {(name, position): _up(box, steps[name] * step) for (name, position), box in boxes.reads.items()}
     tensors: dict[str, Footprint] = {}
