@@ -24,6 +24,7 @@ from fusec.cli.progress import Progress
 from fusec.errors import AccuracyError, InternalError
 from fusec.graph import reference
 from fusec.graph.graph import LayerGraph
+from fusec.graph.onnx.cut import Cut
 from fusec.plan.cost import OPEN_HEIGHT, Nominal, nominal_for
 from fusec.tuning.inputs import random_inputs
 
@@ -76,9 +77,10 @@ class Difference:
 @click.option("--tolerance", type=click.FloatRange(min=0), default=TOLERANCE, show_default=True,
               help="The largest difference allowed, as a part of the tensor's largest value.")
 @options.weights
+@options.part
 @options.JSON
 def command(network: str, given: tuple[Path, ...], batch: int | None, shape: Shape4 | None, target: str, fuse: str,
-            tolerance: float, weights: Path | None, random_weights: int | None, as_json: bool) -> None:
+            tolerance: float, weights: Path | None, random_weights: int | None, cut: Cut, as_json: bool) -> None:
     """Find the first layer whose values differ from the reference.
 
     Runs the network as it is compiled, and once more with a kernel for each layer (its chain, cut off behind it, so that fused
@@ -90,7 +92,7 @@ def command(network: str, given: tuple[Path, ...], batch: int | None, shape: Sha
     options.only_one(input=given or None, batch=batch, shape=shape)
     options.only_one(weights=weights, random_weights=random_weights)
     device = pipeline.choose_device(target)
-    graph, seed = read_network(network, weights, random_weights)
+    graph, seed = read_network(network, weights, random_weights, cut)
     inputs = _inputs(graph, given, batch, shape)
     check_fit(graph, device, tuple(inputs.values()))
     with Progress() as progress:

@@ -1,0 +1,71 @@
+"""Converters of ONNX operators that take one value to one value: activations, and those that change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from onnx import TensorProto
+
+from fusec.graph import layers as L
+from fusec.graph.limits import MAX_NUMBER
+from fusec.graph.onnx.broadcast import per_channel
+from fusec.graph.onnx.call import Call, Converter, only_first_output
+from fusec.graph.onnx.proto import FLOATS, type_name
+from fusec.graph.onnx.refusal import Refusal
+from fusec.graph.onnx.values import Tensor
+
+
+def _plain(layer: Callable[[Call], L.Layer]) -> Converter:
+    """One layer that follows from the attributes."""
+    def convert(call: Call) -> Tensor:
+        return call.emit(layer(call), [call.image()])
+    return convert
+
+
+def prelu(call: Call) -> Tensor:
+    image = call.image()
+    return call.emit(L.PRelu(), [image], {"weight": per_channel(call.floats(1), image, "slope")})
+
+
+def clip(call: Call) -> Tensor:
+    """Bounds are attributes before opset 11 and inputs since; 0 alone is a Relu."""
+    bounds = [call.scalar(i) if call.has(i) else call.attribute(name) for i, name in ((1, "min"), (2, "max"))]
+    low, high = (default if bound is None or not abs(bound) <= MAX_NUMBER else bound
+                 for bound, default in zip(bounds, (-MAX_NUMBER, MAX_NUMBER), strict=True))
+    if np.isnan([b for b in bounds if b is not None]).any():
+        raise Refusal("one of its bounds is NaN")
+    if low == 0 and high == MAX_NUMBER:
+        return call.emit(L.Relu(), [call.image()])
+    return call.emit(L.Clip(min(low, high), high), [call.image()])  # ONNX: a least value above the greatest gives the greatest
+
+
+def identity(call: Call) -> Tensor:
+    return call.tensor()
+
+
+def dropout(call: Call) -> Tensor:
+    only_first_output(call, "the mask")
+    if call.has(2) and bool(call.constant(2).reshape(-1)[:1].any()):
+        raise Refusal("it drops values, as in training", "export the network for inference")
+    return call.tensor()
+
+
+def cast(call: Call) -> Tensor:
+    if call.attribute("to") not in FLOATS:
+        raise Refusal(f"it casts to {type_name(call.attribute('to'))}", "casts among float, float16 and bfloat16 are left out, "
+                      f"since all is computed in {type_name(TensorProto.FLOAT)}")
+    return call.tensor()
+
+
+POINTWISE: dict[str, Converter] = {
+    "Relu": _plain(lambda call: L.Relu()),
+    "LeakyRelu": _plain(lambda call: L.LeakyRelu(call.attribute("alpha", 0.01))),
+    "Sigmoid": _plain(lambda call: L.Sigmoid()),
+    "Tanh": _plain(lambda call: L.Tanh()),
+    "PRelu": prelu,
+    "Clip": clip,
+    "Identity": identity,
+    "Dropout": dropout,
+    "Cast": cast,
+}
