@@ -1,6 +1,6 @@
 """How large the numbers of a layer may be, and the checks of single values.
 
-In: a value from whoever makes a layer. Out: what is wrong with it, in words; nothing when it is sound. `layers.py` checks every
+In: a value from whoever makes a layer. Out: what is wrong with it, in words; nothing when it is sound. `layers` checks every
 layer with these, made in Python or read from a file; the YAML reader has the same limits, and says where in the file it stands.
 """
 

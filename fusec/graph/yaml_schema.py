@@ -1,6 +1,6 @@
 """What a network description may say: one pydantic model per layer type.
 
-In: plain values of one mapping of the file. Out: a checked `LayerSpec`, whose `layer()` is the frozen layer of `layers.py`, or
+In: plain values of one mapping of the file. Out: a checked `LayerSpec`, whose `layer()` is the frozen layer of `layers`, or
 pydantic's errors, which `yaml_report` places in the file. Titles and descriptions of the fields are the reference for users
 (`yaml_reference` prints them, docs/networks.md shows them).
 """

@@ -1,0 +1,31 @@
+"""The layers fusec knows, as frozen values; the one place they are imported from.
+
+A layer holds hyper-parameters only: names, inputs and weights belong to the graph's nodes (`graph.py`), shapes to
+`shapes.py`, arithmetic to `reference.py`, footprints to `fusec.plan.footprint`. Tensors are NCHW in this vocabulary. Pairs
+are (height, width). A layer is checked when it is made: what one cannot compute with is an InputError that names all of it.
+"""
+
+from __future__ import annotations
+
+from fusec.graph.layers.activations import Activation, ChannelAffine, Clip, LeakyRelu, PRelu, Relu, Sigmoid, Silu, Tanh
+from fusec.graph.layers.base import Axis, Form, Input, Layer, Padding, Pair, Window
+from fusec.graph.layers.joins import Add, Concat, Mul
+from fusec.graph.layers.moves import DepthToSpace, DepthToSpaceOrder, Flatten, Identity, Upsample
+from fusec.graph.layers.reductions import BatchNorm, GlobalAvgPool2d, Linear, LocalResponseNorm, Softmax
+from fusec.graph.layers.windows import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d, Pool2d, Windowed
+
+__all__ = [
+    "LAYER_KINDS", "Activation", "Add", "AvgPool2d", "Axis", "BatchNorm", "ChannelAffine", "Clip", "Concat", "Conv2d",
+    "ConvTranspose2d", "DepthToSpace", "DepthToSpaceOrder", "Flatten", "Form", "GlobalAvgPool2d", "Identity", "Input",
+    "Layer", "LeakyRelu", "Linear", "LocalResponseNorm", "MaxPool2d", "Mul", "PRelu", "Padding", "Pair", "Pool2d", "Relu",
+    "Sigmoid", "Silu", "Softmax", "Tanh", "Upsample", "Window", "Windowed",
+]
+
+LAYER_KINDS: dict[str, type[Layer]] = {
+    cls.kind: cls
+    for cls in (
+        Input, Conv2d, ConvTranspose2d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, Relu, LeakyRelu, PRelu, Clip, Sigmoid, Tanh,
+        Silu, ChannelAffine, BatchNorm, LocalResponseNorm, Add, Mul, Concat, Flatten, Linear, Softmax, Upsample, DepthToSpace,
+        Identity,
+    )
+}
