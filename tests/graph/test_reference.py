@@ -427,7 +427,7 @@ def test_large_batches_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) ->
     back = L.ConvTranspose2d((3, 2), stride=(2, 1), out_channels=4, groups=2)
     params = {"weight": integers(rng, 4, 2, 3, 2), "bias": integers(rng, 4)}
     whole = [apply(layer, params, [x]) for layer in (conv, back)]
-    monkeypatch.setattr("fusec.graph.reference_ops.BLOCK_ELEMENTS", 250)
+    monkeypatch.setattr("fusec.graph.reference_ops.windows.BLOCK_ELEMENTS", 250)
     parts = [apply(layer, params, [x]) for layer in (conv, back)]
     for a, b in zip(whole, parts, strict=True):
         np.testing.assert_array_equal(a, b)
