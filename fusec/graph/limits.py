@@ -49,5 +49,11 @@ def flag(name: str, value: object) -> Iterator[str]:
         yield f"{name} must be True or False, not {_word(value)}"
 
 
+def choice(name: str, value: object, options: tuple[str, ...]) -> Iterator[str]:
+    """One of some words."""
+    if not isinstance(value, str) or value not in options:
+        yield f"{name} must be {' or '.join(options)}, not {_word(value)}"
+
+
 def _word(value: object) -> str:
     return f"{value!r:.60} ({type(value).__name__})" if not isinstance(value, int | float | str | bool) else f"{value!r:.60}"

@@ -7,7 +7,29 @@ are (height, width). A layer is checked when it is made: what one cannot compute
 
 from __future__ import annotations
 
-from fusec.graph.layers.activations import Activation, ChannelAffine, Clip, LeakyRelu, PRelu, Relu, Sigmoid, Silu, Tanh
+from fusec.graph.layers.activations import (
+    Abs,
+    Activation,
+    ChannelAffine,
+    Clip,
+    Elu,
+    Exp,
+    Gelu,
+    HardSigmoid,
+    HardSwish,
+    LeakyRelu,
+    Mish,
+    Neg,
+    Power,
+    PRelu,
+    Relu,
+    Selu,
+    Sigmoid,
+    Silu,
+    Softplus,
+    Sqrt,
+    Tanh,
+)
 from fusec.graph.layers.base import Axis, Form, Input, Layer, Padding, Pair, Window
 from fusec.graph.layers.joins import Add, Concat, Mul
 from fusec.graph.layers.moves import DepthToSpace, DepthToSpaceOrder, Flatten, Identity, Upsample
@@ -15,17 +37,18 @@ from fusec.graph.layers.reductions import BatchNorm, GlobalAvgPool2d, Linear, Lo
 from fusec.graph.layers.windows import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d, Pool2d, Windowed
 
 __all__ = [
-    "LAYER_KINDS", "Activation", "Add", "AvgPool2d", "Axis", "BatchNorm", "ChannelAffine", "Clip", "Concat", "Conv2d",
-    "ConvTranspose2d", "DepthToSpace", "DepthToSpaceOrder", "Flatten", "Form", "GlobalAvgPool2d", "Identity", "Input",
-    "Layer", "LeakyRelu", "Linear", "LocalResponseNorm", "MaxPool2d", "Mul", "PRelu", "Padding", "Pair", "Pool2d", "Relu",
-    "Sigmoid", "Silu", "Softmax", "Tanh", "Upsample", "Window", "Windowed",
+    "LAYER_KINDS", "Abs", "Activation", "Add", "AvgPool2d", "Axis", "BatchNorm", "ChannelAffine", "Clip", "Concat",
+    "Conv2d", "ConvTranspose2d", "DepthToSpace", "DepthToSpaceOrder", "Elu", "Exp", "Flatten", "Form", "Gelu",
+    "GlobalAvgPool2d", "HardSigmoid", "HardSwish", "Identity", "Input", "Layer", "LeakyRelu", "Linear", "LocalResponseNorm",
+    "MaxPool2d", "Mish", "Mul", "Neg", "PRelu", "Padding", "Pair", "Pool2d", "Power", "Relu", "Selu", "Sigmoid", "Silu",
+    "Softmax", "Softplus", "Sqrt", "Tanh", "Upsample", "Window", "Windowed",
 ]
 
 LAYER_KINDS: dict[str, type[Layer]] = {
     cls.kind: cls
     for cls in (
         Input, Conv2d, ConvTranspose2d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, Relu, LeakyRelu, PRelu, Clip, Sigmoid, Tanh,
-        Silu, ChannelAffine, BatchNorm, LocalResponseNorm, Add, Mul, Concat, Flatten, Linear, Softmax, Upsample, DepthToSpace,
-        Identity,
+        Silu, Elu, Selu, HardSigmoid, HardSwish, Softplus, Gelu, Mish, Neg, Abs, Power, Sqrt, Exp, ChannelAffine, BatchNorm,
+        LocalResponseNorm, Add, Mul, Concat, Flatten, Linear, Softmax, Upsample, DepthToSpace, Identity,
     )
 }

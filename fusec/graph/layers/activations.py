@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fusec.graph.layers.base import Form, Layer
-from fusec.graph.limits import number
+from fusec.graph.limits import choice, number
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,121 @@ class Silu(Activation):
 
 
 @dataclass(frozen=True)
+class Elu(Activation):
+    """x where x is positive, alpha * (exp(x) - 1) elsewhere."""
+
+    alpha: float = 1.0
+    kind: ClassVar[str] = "elu"
+
+    def problems(self) -> Iterator[str]:
+        yield from number("alpha", self.alpha)
+
+
+@dataclass(frozen=True)
+class Selu(Activation):
+    """gamma * x where x is positive, gamma * alpha * (exp(x) - 1) elsewhere.
+
+    The defaults are ONNX's: the constants of Klambauer et al., "Self-normalizing neural networks", NIPS 2017, in float32.
+    """
+
+    alpha: float = 1.67326319217681884765625
+    gamma: float = 1.05070102214813232421875
+    kind: ClassVar[str] = "selu"
+
+    def problems(self) -> Iterator[str]:
+        yield from number("alpha", self.alpha)
+        yield from number("gamma", self.gamma)
+
+
+@dataclass(frozen=True)
+class HardSigmoid(Activation):
+    """alpha * x + beta, limited to [0, 1]."""
+
+    alpha: float = 0.2
+    beta: float = 0.5
+    kind: ClassVar[str] = "hard_sigmoid"
+
+    def problems(self) -> Iterator[str]:
+        yield from number("alpha", self.alpha)
+        yield from number("beta", self.beta)
+
+
+@dataclass(frozen=True)
+class HardSwish(Activation):
+    """x times (x / 6 + 1/2, limited to [0, 1])."""
+
+    kind: ClassVar[str] = "hard_swish"
+
+
+@dataclass(frozen=True)
+class Softplus(Activation):
+    """log(1 + exp(x))."""
+
+    kind: ClassVar[str] = "softplus"
+
+
+@dataclass(frozen=True)
+class Gelu(Activation):
+    """x times the normal distribution's share below x; "tanh" is the approximation x * sigmoid(2 * u).
+
+    There u = sqrt(2 / pi) * (x + 0.044715 * x ** 3): Hendrycks and Gimpel, "Gaussian error linear units", 2016.
+    """
+
+    approximate: str = "none"
+    kind: ClassVar[str] = "gelu"
+
+    def problems(self) -> Iterator[str]:
+        yield from choice("approximate", self.approximate, ("none", "tanh"))
+
+
+@dataclass(frozen=True)
+class Mish(Activation):
+    """x * tanh(log(1 + exp(x)))."""
+
+    kind: ClassVar[str] = "mish"
+
+
+@dataclass(frozen=True)
+class Neg(Activation):
+    kind: ClassVar[str] = "neg"
+
+
+@dataclass(frozen=True)
+class Abs(Activation):
+    kind: ClassVar[str] = "abs"
+
+
+@dataclass(frozen=True)
+class Power(Activation):
+    """x ** exponent: a product for whole exponents up to `MOST_FACTORS`, 1 / x for -1, else IEEE's pow (NaN for x below 0
+    unless the exponent is whole)."""
+
+    exponent: float
+    kind: ClassVar[str] = "pow"
+    MOST_FACTORS: ClassVar[int] = 8
+
+    def problems(self) -> Iterator[str]:
+        yield from number("exponent", self.exponent)
+
+    @property
+    def factors(self) -> int | None:
+        """How many times x is multiplied; None where the power is no such product."""
+        exponent = int(self.exponent)
+        return exponent if exponent == self.exponent and 0 <= exponent <= self.MOST_FACTORS else None
+
+
+@dataclass(frozen=True)
+class Sqrt(Activation):
+    kind: ClassVar[str] = "sqrt"
+
+
+@dataclass(frozen=True)
+class Exp(Activation):
+    kind: ClassVar[str] = "exp"
+
+
+@dataclass(frozen=True)
 class ChannelAffine(Activation):
-    """x * scale[c] + shift[c]: what is left of a batch-norm that no convolution could take in."""
+    """x * scale[c] + shift[c]: a batch-norm with its statistics worked in, or constants of each channel."""
 
     kind: ClassVar[str] = "channel_affine"
