@@ -220,6 +220,24 @@ def clip(b: Builder, t: Tensor) -> Tensor | None:
     return b.add(L.Clip(low, high), [t], None, max(abs(low), abs(high)) << t.bits)
 
 
+def hard_sigmoid(b: Builder, t: Tensor) -> Tensor | None:
+    """From 0 to 1 in steps of a quarter of the input's."""
+    return b.add(L.HardSigmoid(0.25, 0.5), [t], None, t.units + (4 << t.bits), t.bits + 2)
+
+
+def sign(b: Builder, t: Tensor) -> Tensor | None:
+    return b.add(b.pick(L.Neg(), L.Abs()), [t])
+
+
+def power(b: Builder, t: Tensor) -> Tensor | None:
+    """Products; in floating networks anything, of values from 0 to 1."""
+    if not b.exact:
+        small = b.add(L.Sigmoid(), [t])
+        return b.add(b.pick(L.Power(3), L.Sqrt(), L.Power(0.5), L.Power(1.7), L.Exp()), [small]) if small else None
+    factors = b.pick(2, 1, 3, 0)
+    return b.add(L.Power(factors), [t], None, t.units**factors, t.bits * factors)
+
+
 def channel_affine(b: Builder, t: Tensor) -> Tensor | None:
     n = t.shape.channels
     params = {"scale": b.integers(n, 1, -1, 2, 0.5), "shift": b.integers(n, -2, -1, 0, 1, 2)}
@@ -301,6 +319,8 @@ def local_response_norm(b: Builder, t: Tensor) -> Tensor | None:
 
 
 KINDS: tuple[Grow, ...] = (conv, relu, conv, max_pool, conv, avg_pool, leaky_relu, prelu, clip, conv_transpose, upsample,
-                           depth_to_space, linear, channel_affine, batch_norm, identity, flatten)
-FLOATING: tuple[Grow, ...] = (_plain(L.Sigmoid(), L.Tanh(), L.Silu()), _plain(L.GlobalAvgPool2d()), _plain(L.Softmax()),
+                           depth_to_space, linear, channel_affine, batch_norm, identity, flatten, hard_sigmoid, sign, power)
+SMOOTH = (L.Sigmoid(), L.Tanh(), L.Silu(), L.Elu(0.7), L.Selu(), L.HardSwish(), L.Softplus(), L.Gelu(), L.Gelu("tanh"),
+          L.Mish())
+FLOATING: tuple[Grow, ...] = (_plain(*SMOOTH), _plain(*SMOOTH), _plain(L.GlobalAvgPool2d()), _plain(L.Softmax()),
                               local_response_norm)

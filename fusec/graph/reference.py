@@ -1,7 +1,7 @@
 """Runs a layer graph in plain NumPy: slow, simple, and what every other way of running it is compared with.
 
 In: a `LayerGraph`, simplified or not, and its input arrays. Out: its output arrays. What a layer means stands in
-`reference_ops.py`; nothing here or there is shared with the planner or the code generators.
+`reference_ops`; nothing here or there is shared with the planner or the code generators.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Rewrites a layer graph into the fewer, larger nodes that kernels are made of; the second step of the pipeline.
 
 In: a `LayerGraph` as read. Out: `Simplified`, an equal graph and where the original names went. Four passes, each making a new
-graph: identities are dropped, batch-norms folded, linear layers turned into convolutions (each is one with a single output
-position), and activations attached to the node that makes their input. The arithmetic stays the same but for the one rounding
-of the weights a batch-norm is folded into.
+graph: identities are dropped, batch-norms and constants of each channel folded, linear layers turned into convolutions (each is
+one with a single output position), and activations attached to the node that makes their input. The arithmetic stays the same
+but for the one rounding of the weights a batch-norm is folded into.
 """
 
 from __future__ import annotations
@@ -128,10 +128,11 @@ def _one_pixel(graph: LayerGraph, tensor: str) -> bool:
 
 
 def _fold_batch_norms(graph: LayerGraph) -> _Rewrite:
-    """A batch-norm alone behind a layer with weights scales those; any other becomes a `ChannelAffine`."""
+    """A batch-norm, or constants of each channel, alone behind a layer with weights scales those; any other batch-norm becomes
+    a `ChannelAffine`."""
     rewrite = _Rewrite(graph)
     for node in graph.nodes:
-        if not isinstance(node.layer, L.BatchNorm):
+        if not isinstance(node.layer, L.BatchNorm | L.ChannelAffine):
             rewrite.keep(node)
             continue
         scale, shift = _scale_and_shift(node)
@@ -140,14 +141,16 @@ def _fold_batch_norms(graph: LayerGraph) -> _Rewrite:
         if weighted and not source.epilogue and rewrite.reads_alone(node):
             rewrite.merge(node, replace(_scaled(source, scale, shift), epilogue=node.epilogue))
         else:
-            dtype = node.params["weight"].dtype
+            dtype = next(iter(node.params.values())).dtype
             params = {"scale": scale.astype(dtype), "shift": shift.astype(dtype)}
             rewrite.keep(replace(node, layer=L.ChannelAffine(), params=params))
     return rewrite
 
 
 def _scale_and_shift(node: Node) -> tuple[Array, Array]:
-    """The batch-norm as x * scale + shift, float64 (channels,)."""
+    """The batch-norm, or what is one already, as x * scale + shift, float64 (channels,)."""
+    if isinstance(node.layer, L.ChannelAffine):
+        return np.asarray(node.params["scale"], np.float64), np.asarray(node.params["shift"], np.float64)
     assert isinstance(node.layer, L.BatchNorm)
     weight, bias, mean, variance = (np.asarray(node.params[k], dtype=np.float64)
                                     for k in ("weight", "bias", "running_mean", "running_var"))

@@ -1,6 +1,6 @@
 """What a network description may say: one pydantic model per layer type.
 
-In: plain values of one mapping of the file. Out: a checked `LayerSpec`, whose `layer()` is the frozen layer of `layers.py`, or
+In: plain values of one mapping of the file. Out: a checked `LayerSpec`, whose `layer()` is the frozen layer of `layers`, or
 pydantic's errors, which `yaml_report` places in the file. Titles and descriptions of the fields are the reference for users
 (`yaml_reference` prints them, docs/networks.md shows them).
 """
@@ -33,6 +33,7 @@ from fusec.graph.yaml_values import (
     WeightsPath,
     WindowPair,
     WindowPart,
+    one_of,
 )
 
 MAX_LAYERS = 10_000
@@ -191,6 +192,54 @@ class ClipSpec(LayerSpec):
         return L.Clip(self.low, self.high)
 
 
+class EluSpec(LayerSpec):
+    """x where x is positive, alpha * (exp(x) - 1) elsewhere."""
+
+    alpha: Number = Field(1.0, description="see the formula")
+
+    def layer(self) -> L.Layer:
+        return L.Elu(self.alpha)
+
+
+class SeluSpec(LayerSpec):
+    """gamma * x where x is positive, gamma * alpha * (exp(x) - 1) elsewhere."""
+
+    alpha: Number = Field(L.Selu.alpha, description="see the formula")
+    gamma: Number = Field(L.Selu.gamma, description="see the formula")
+
+    def layer(self) -> L.Layer:
+        return L.Selu(self.alpha, self.gamma)
+
+
+class HardSigmoidSpec(LayerSpec):
+    """alpha * x + beta, limited to [0, 1]."""
+
+    alpha: Number = Field(0.2, description="see the formula")
+    beta: Number = Field(0.5, description="see the formula")
+
+    def layer(self) -> L.Layer:
+        return L.HardSigmoid(self.alpha, self.beta)
+
+
+class GeluSpec(LayerSpec):
+    """x times the share of the normal distribution below x."""
+
+    approximate: Annotated[str, one_of("none", "tanh")] = Field(
+        "none", title="none or tanh", description="none, or x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))")
+
+    def layer(self) -> L.Layer:
+        return L.Gelu(self.approximate)
+
+
+class PowSpec(LayerSpec):
+    """x ** exponent: a product for exponents 0 to 8; NaN where x is negative and the exponent not whole."""
+
+    exponent: Number = Field(description="the exponent")
+
+    def layer(self) -> L.Layer:
+        return L.Power(self.exponent)
+
+
 class BatchNormSpec(LayerSpec):
     """Batch normalisation with its stored statistics."""
 
@@ -235,15 +284,8 @@ class DepthToSpaceSpec(LayerSpec):
     """Moves channels into block x block pixels."""
 
     block: FactorPart = Field(title=f"1 to {MAX_FACTOR}", description="enlargement")
-    order: str = Field("DCR", title="DCR or CRD",
-                       description="slowest channel digit: block (DCR) or channel (CRD, pixel shuffle)")
-
-    @field_validator("order")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in L.DepthToSpaceOrder.__members__:
-            raise PydanticCustomError("order", "Input should be DCR or CRD")
-        return value
+    order: Annotated[str, one_of("DCR", "CRD")] = Field(
+        "DCR", title="DCR or CRD", description="slowest channel digit: block (DCR) or channel (CRD, pixel shuffle)")
 
     def layer(self) -> L.Layer:
         return L.DepthToSpace(self.block, L.DepthToSpaceOrder(self.order))
@@ -256,6 +298,14 @@ PLAIN: dict[str, tuple[L.Layer, str]] = {
     "sigmoid": (L.Sigmoid(), "1 / (1 + exp(-x))."),
     "tanh": (L.Tanh(), "Hyperbolic tangent."),
     "silu": (L.Silu(), "x * sigmoid(x)."),
+    "hard_swish": (L.HardSwish(), "x * (x / 6 + 1/2, limited to [0, 1])."),
+    "softplus": (L.Softplus(), "log(1 + exp(x))."),
+    "mish": (L.Mish(), "x * tanh(log(1 + exp(x)))."),
+    "neg": (L.Neg(), "-x."),
+    "abs": (L.Abs(), "The magnitude of x."),
+    "sqrt": (L.Sqrt(), "The square root of x; NaN where x is negative."),
+    "exp": (L.Exp(), "exp(x)."),
+    "channel_affine": (L.ChannelAffine(), "x * scale + shift, a scale and a shift for each channel."),
     "global_avg_pool2d": (L.GlobalAvgPool2d(), "The mean of each channel over the whole image."),
     "add": (L.Add(), "Sum of two or more tensors of one shape."),
     "mul": (L.Mul(), "Product of two or more tensors of one shape."),
@@ -273,6 +323,11 @@ LAYER_SPECS: dict[str, type[LayerSpec]] = {
     "avg_pool2d": AvgPool2dSpec,
     "leaky_relu": LeakyReluSpec,
     "clip": ClipSpec,
+    "elu": EluSpec,
+    "selu": SeluSpec,
+    "hard_sigmoid": HardSigmoidSpec,
+    "gelu": GeluSpec,
+    "pow": PowSpec,
     "batch_norm": BatchNormSpec,
     "local_response_norm": LocalResponseNormSpec,
     "linear": LinearSpec,

@@ -24,6 +24,16 @@ def _printable(name: str) -> str:
     return name
 
 
+def one_of(*options: str) -> AfterValidator:
+    """A check that text is one of some words."""
+    def known(value: str) -> str:
+        if value not in options:
+            raise PydanticCustomError("choice", "Input should be {options}", {"options": " or ".join(options)})
+        return value
+
+    return AfterValidator(known)
+
+
 def _inside(path: str) -> str:
     posix, windows = PurePosixPath(path), PureWindowsPath(path)
     if posix.is_absolute() or windows.is_absolute() or windows.drive or ".." in (*posix.parts, *windows.parts):

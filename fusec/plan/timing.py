@@ -30,6 +30,8 @@ Floats = NDArray[np.float64]
 WALKED = 1.05  # CUDA: strips against tiles, beyond what is counted; not yet measured
 OVERLAP_LOSS = {"cuda": 0.6, "cpu": 0.23}  # share of the shorter of compute and memory time the longer one does not hide
 FUNCTION_COST = 38.0  # instructions of an exponential, a power or a division per output
+FUNCTIONS = (L.LocalResponseNorm, L.Softmax, L.Sigmoid, L.Tanh, L.Silu, L.Elu, L.Selu, L.Softplus, L.Gelu, L.Mish, L.Power,
+             L.Sqrt, L.Exp)  # the layers that take one
 ACTIVATION_COST = 1.2  # instructions of an epilogue's step per output
 
 # CUDA: one block of THREADS computes one stage after the other
@@ -150,7 +152,7 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
         extra += ACTIVATION_COST * len(pool.epilogue) / (pool.layer.kernel[0] * pool.layer.kernel[1])
     if not inputs:
         reads = _reads(layer, node, boxes.inside[:, boxes.index[first]])
-        function = FUNCTION_COST if isinstance(layer, L.LocalResponseNorm | L.Softmax | L.Sigmoid | L.Tanh | L.Silu) else 0.0
+        function = FUNCTION_COST if isinstance(layer, FUNCTIONS) else 0.0
         return Work(*made, reads, extra + function, direct=direct)
     depthwise = isinstance(layer, L.Conv2d) and layer.groups == layer.out_channels == chain.graph.shapes[first].channels
     kernel, stride = (1, 1), 1

@@ -66,6 +66,7 @@ def fill_lanes(vector: int, group: int, channels: int, whole: bool) -> Lanes:
 class _CpuMapper(Mapper):
     libraries = _LIBRARIES
     core = "core.hpp"
+    activations = "activations.hpp"
     align = 16  # a cache line
 
     def buffer_type(self, buffer: Buffer, written: bool) -> str:

@@ -58,6 +58,7 @@ def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None
 class _CudaMapper(Mapper):
     libraries = _LIBRARIES
     core = "core.cuh"
+    activations = "activations.cuh"
     align = 4  # 16 bytes, for float4 loads
 
     def __init__(self, schedule: Schedule, device: Device) -> None:

@@ -20,7 +20,7 @@ from fusec.schedule.ir import Buffer, Read, Schedule, Space, Stage
 from fusec.targets import geometry as G
 from fusec.targets.base import BufferCode, Call, MappedKernel, Packer, Struct
 from fusec.targets.device import Device
-from fusec.targets.epilogue import epilogue, literal
+from fusec.targets.epilogue import beyond_core, epilogue, literal
 
 
 class Mapper(ABC):
@@ -28,6 +28,7 @@ class Mapper(ABC):
 
     libraries: dict[str, str]  # library function -> file
     core: str  # the file every kernel needs
+    activations: str  # the file of the activations that are not in it
     align: int  # elements every weight array starts at a multiple of
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
@@ -42,7 +43,8 @@ class Mapper(ABC):
         calls = tuple(self.all_calls())
         if schedule.step is None:  # else the next step writes what this one's last call may still read
             calls = (*calls[:-1], replace(calls[-1], barrier=False))
-        libraries = (self.core, *dict.fromkeys(self.libraries[c.function] for c in calls))
+        more = (self.activations,) if any(beyond_core(s.node) for s in schedule.stages) else ()
+        libraries = (self.core, *more, *dict.fromkeys(self.libraries[c.function] for c in calls))
         tiles_c = -(-chain.shapes[chain.output].channels // schedule.tile.channels)
         return MappedKernel(schedule, self.device, threads, blocks_per_core, schedule.scratch_elements,
                             tuple(f"in{i}" for i in range(len(chain.inputs))), self.sizes, tiles_c,

@@ -42,6 +42,12 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "clip without an end": (lambda: L.Clip(0, math.inf), "high must be finite"),
     "clip too far": (lambda: L.Clip(0, 1e38), "high must be -1e"),
     "clip upside down": (lambda: L.Clip(2, 1), "high must not be below low"),
+    "elu": (lambda: L.Elu(math.nan), "elu: alpha must be finite"),
+    "selu": (lambda: L.Selu(gamma=math.inf), "selu: gamma must be finite"),
+    "hard sigmoid": (lambda: L.HardSigmoid(beta="0"), "beta must be a number"),  # type: ignore[arg-type]
+    "gelu": (lambda: L.Gelu("erf"), "gelu: approximate must be none or tanh, not 'erf'"),
+    "gelu, yes": (lambda: L.Gelu(True), "approximate must be none or tanh, not True"),  # type: ignore[arg-type]
+    "power": (lambda: L.Power(math.inf), "pow: exponent must be finite"),
     "eps": (lambda: L.BatchNorm(-1e-5), "eps must be 0 to"),
     "lrn without channels": (lambda: L.LocalResponseNorm(0), "size must be 1 to"),
     "lrn dividing by 0": (lambda: L.LocalResponseNorm(5, k=0), "k must be above 0"),

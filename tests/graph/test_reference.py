@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from tests.strategies import float_graphs, float_images, integer_graphs, integer
 Arr = NDArray[Any]
 
 
-def onnx_run(operator: str, inputs: list[Arr], **attributes: Any) -> Arr:
-    """One ONNX operator of opset 18, run by ONNX Runtime in float32."""
+def onnx_run(operator: str, inputs: list[Arr], opset: int = 18, **attributes: Any) -> Arr:
+    """One ONNX operator, run by ONNX Runtime in float32."""
     onnx = pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
@@ -31,7 +32,7 @@ def onnx_run(operator: str, inputs: list[Arr], **attributes: Any) -> Arr:
     node = helper.make_node(operator, names, ["y"], **attributes)
     given_ = [helper.make_tensor_value_info(n, float32, x.shape) for n, x in zip(names, inputs, strict=True)]
     graph = helper.make_graph([node], "one", given_, [helper.make_tensor_value_info("y", float32, None)])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
@@ -166,12 +167,43 @@ def test_prelu_is_onnx_prelu(x: Arr, seed: int) -> None:
     (L.LeakyRelu(0.125), "LeakyRelu", {"alpha": 0.125}),
     (L.Sigmoid(), "Sigmoid", {}),
     (L.Tanh(), "Tanh", {}),
+    (L.Elu(0.7), "Elu", {"alpha": 0.7}),
+    (L.Selu(), "Selu", {}),
+    (L.Selu(1.5, 2.0), "Selu", {"alpha": 1.5, "gamma": 2.0}),
+    (L.HardSigmoid(), "HardSigmoid", {}),
+    (L.HardSigmoid(0.3, 0.1), "HardSigmoid", {"alpha": 0.3, "beta": 0.1}),
+    (L.HardSwish(), "HardSwish", {}),
+    (L.Softplus(), "Softplus", {}),
+    (L.Mish(), "Mish", {}),
+    (L.Neg(), "Neg", {}),
+    (L.Abs(), "Abs", {}),
+    (L.Exp(), "Exp", {}),
     (L.Softmax(), "Softmax", {"axis": 1}),
     (L.GlobalAvgPool2d(), "GlobalAveragePool", {}),
 ], ids=lambda v: v.kind if isinstance(v, L.Layer) else "")
 def test_one_to_one_operators(layer: L.Layer, operator: str, attributes: dict[str, Any]) -> None:
     x = np.random.default_rng(3).normal(scale=8, size=(2, 7, 5, 3)).astype(np.float32)
     np.testing.assert_allclose(apply(layer, {}, [x]), onnx_run(operator, [x], **attributes), rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_is_onnx_gelu(approximate: str) -> None:
+    x = np.linspace(-8, 8, 2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    theirs = onnx_run("Gelu", [x], opset=20, approximate=approximate)
+    np.testing.assert_allclose(apply(L.Gelu(approximate), {}, [x]), theirs, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3, 8, -1, 0.5, -2, 1.7, 9])
+def test_power_is_onnx_pow(exponent: float) -> None:
+    x = np.linspace(-3, 3, 2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    theirs = onnx_run("Pow", [x, np.array(float(exponent))])
+    np.testing.assert_allclose(apply(L.Power(exponent), {}, [x]), theirs, rtol=1e-5)
+    assert np.isnan(theirs).any() == (exponent != round(exponent))
+
+
+def test_sqrt_is_onnx_sqrt() -> None:
+    x = np.linspace(-1, 9, 120, dtype=np.float32).reshape(2, 3, 4, 5)
+    np.testing.assert_allclose(apply(L.Sqrt(), {}, [x]), onnx_run("Sqrt", [x]), rtol=1e-6)
 
 
 def test_clip_is_onnx_clip() -> None:
@@ -358,6 +390,33 @@ def test_logistic_functions_keep_to_range() -> None:
     np.testing.assert_allclose(silu, [0, -50 * math.exp(-50), 0, 50, 1e4], rtol=1e-6)
 
 
+EXTREME = np.array([-3e38, -1e4, -50.0, -1e-30, 0, 1e-30, 50, 1e4, 3e38])
+
+
+@pytest.mark.parametrize(("layer", "wanted"), [
+    (L.Elu(2.0), lambda v: v if v > 0 else 2 * math.expm1(v)),
+    (L.Selu(2.0, 0.5), lambda v: 0.5 * v if v > 0 else math.expm1(v)),
+    (L.HardSigmoid(), lambda v: min(max(0.2 * v + 0.5, 0), 1)),
+    (L.HardSwish(), lambda v: v * min(max(v / 6 + 0.5, 0), 1)),
+    (L.Softplus(), lambda v: v + math.log1p(math.exp(-v)) if v > 0 else math.log1p(math.exp(v))),
+    (L.Gelu(), lambda v: v * math.erfc(-v / math.sqrt(2)) / 2),
+    (L.Mish(), lambda v: v * math.tanh(max(v, 0) + math.log1p(math.exp(-abs(v))))),
+], ids=lambda v: v.kind if isinstance(v, L.Layer) else "")
+def test_activations_keep_to_range(layer: L.Layer, wanted: Callable[[float], float]) -> None:
+    """No formula overflows on the way in float32; far from zero the functions are what they tend to."""
+    x = EXTREME.astype(np.float32).reshape(1, 1, 3, 3)
+    with np.errstate(over="raise", invalid="raise"):
+        made = apply(layer, {}, [x])
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(made.ravel(), [wanted(float(v)) for v in x.ravel()], rtol=1e-5, atol=1e-37)
+
+
+@pytest.mark.parametrize("layer", [L.Elu(), L.Selu(), L.HardSigmoid(), L.HardSwish(), L.Softplus(), L.Gelu(), L.Gelu("tanh"),
+                                   L.Mish(), L.Neg(), L.Abs(), L.Power(2), L.Power(0.5), L.Sqrt(), L.Exp()], ids=str)
+def test_activations_keep_nan(layer: L.Layer) -> None:
+    assert np.isnan(apply(layer, {}, [np.full((1, 1, 1, 1), np.nan)])).all()
+
+
 # ---- graphs
 
 
@@ -427,7 +486,7 @@ def test_large_batches_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) ->
     back = L.ConvTranspose2d((3, 2), stride=(2, 1), out_channels=4, groups=2)
     params = {"weight": integers(rng, 4, 2, 3, 2), "bias": integers(rng, 4)}
     whole = [apply(layer, params, [x]) for layer in (conv, back)]
-    monkeypatch.setattr("fusec.graph.reference_ops.BLOCK_ELEMENTS", 250)
+    monkeypatch.setattr("fusec.graph.reference_ops.windows.BLOCK_ELEMENTS", 250)
     parts = [apply(layer, params, [x]) for layer in (conv, back)]
     for a, b in zip(whole, parts, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -179,6 +179,18 @@ def test_a_batch_norm_nobody_can_take_becomes_a_channel_affine() -> None:
     assert_same_outputs(in_double(graph), simplify(in_double(graph)), normal(2, 2, 6, 6), 1e-12)
 
 
+def test_constants_of_each_channel_fold_as_batch_norms_do() -> None:
+    def affine(name: str, source: str, channels: int) -> Node:
+        return Node(name, L.ChannelAffine(), (source,), {"scale": normal(channels), "shift": normal(channels)})
+
+    graph = net(affine("first", "in", 2), conv("conv1", "first", 2, 3), affine("a", "conv1", 3), affine("b", "a", 3),
+                node("relu1", L.Relu(), "b"), affine("c", "relu1", 3))
+    simplified = simplify(graph)
+    assert [n.label for n in simplified.graph.layers] == ["first", "conv1+relu1+c"]
+    assert_same_outputs(graph, simplified, normal(2, 2, 6, 6), 1e-5)
+    assert_same_outputs(in_double(graph), simplify(in_double(graph)), normal(2, 2, 6, 6), 1e-12)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 6])
 @pytest.mark.parametrize("bias", [True, False])
 def test_batch_norm_folds_into_every_weighted_layer(groups: int, bias: bool) -> None:

@@ -28,7 +28,7 @@ LAYERS: dict[str, L.Layer] = {
     "ceil avg pool": L.AvgPool2d((2, 3), (2, 2), padding=L.Padding(0, 1, 1, 1), ceil_mode=True),
     "global": L.GlobalAvgPool2d(), "flatten": L.Flatten(), "linear": L.Linear(7), "prelu": L.PRelu(),
     "lrn": L.LocalResponseNorm(3, 0.5), "even lrn": L.LocalResponseNorm(4, 0.5), "softmax": L.Softmax(),
-    "upsample": L.Upsample((2, 3)), "affine": L.ChannelAffine(), "tanh": L.Tanh(), "identity": L.Identity(),
+    "upsample": L.Upsample((2, 3)), "affine": L.ChannelAffine(), "tanh": L.Tanh(), "gelu": L.Gelu(), "identity": L.Identity(),
 }
 TWELVE: dict[str, L.Layer] = {f"depth to space {o.value}": L.DepthToSpace(2, o) for o in L.DepthToSpaceOrder}
 

@@ -31,7 +31,7 @@ Pad = L.Padding
 
 @dataclass(frozen=True)
 class Case:
-    """A layer behind an input of this shape; open sizes get `side` pixels."""
+    """A layer behind an input of this shape; open sizes get `side` pixels. Of a `positive` one all values are above 0."""
 
     layer: L.Layer
     channels: int = 6
@@ -39,6 +39,7 @@ class Case:
     pinned: bool = False
     exact: bool = True
     operands: int = 1
+    positive: bool = False
 
 
 def window(k: int, *, stride: int = 1, dilation: int = 1, pad: int = 0) -> dict[str, object]:
@@ -75,6 +76,22 @@ CASES: dict[str, Case] = {
     "sigmoid": Case(L.Sigmoid(), exact=False),
     "tanh": Case(L.Tanh(), exact=False),
     "silu": Case(L.Silu(), exact=False),
+    "elu": Case(L.Elu(0.7), exact=False),
+    "selu": Case(L.Selu(), exact=False),
+    "hard_sigmoid": Case(L.HardSigmoid(0.25, 0.5)),
+    "hard_swish": Case(L.HardSwish(), exact=False),
+    "softplus": Case(L.Softplus(), exact=False),
+    "gelu": Case(L.Gelu(), exact=False),
+    "gelu, tanh": Case(L.Gelu("tanh"), exact=False),
+    "mish": Case(L.Mish(), exact=False),
+    "neg": Case(L.Neg()),
+    "abs": Case(L.Abs()),
+    "pow of 2": Case(L.Power(2)),
+    "pow of 0": Case(L.Power(0)),
+    "sqrt": Case(L.Sqrt(), exact=False, positive=True),
+    "pow of -1": Case(L.Power(-1), exact=False, positive=True),
+    "pow of 1.5": Case(L.Power(1.5), exact=False, positive=True),
+    "exp": Case(L.Exp(), exact=False),
     "channel_affine": Case(L.ChannelAffine()),
     "batch_norm": Case(L.BatchNorm(), exact=False),
     "local_response_norm": Case(L.LocalResponseNorm(5, alpha=0.5), channels=9, exact=False),
@@ -117,6 +134,8 @@ def build(case: Case, between: bool) -> LayerGraph:
         return name
 
     sources = [grow(f"before{i}", conv(case.channels, 1), "x") if between else "x" for i in range(case.operands)]
+    if between and case.positive:
+        sources = [grow(f"limit{i}", L.Clip(1, 5), source) for i, source in enumerate(sources)]
     last = grow("middle", case.layer, *sources)
     if between:
         grow("after", conv(5), grow("relu", L.Relu(), last))
@@ -147,7 +166,8 @@ def check(target: Runner, machine: Machine, graph: LayerGraph, tile: Tile, stage
 
 
 def images(case: Case, batch: int) -> Floats:
-    return np.random.default_rng(3).integers(-3, 3, size=(batch, case.channels, *case.side), endpoint=True).astype(np.float32)
+    size, least = (batch, case.channels, *case.side), 1 if case.positive else -3
+    return np.random.default_rng(3).integers(least, 3, size=size, endpoint=True).astype(np.float32)
 
 
 def reads_whole_scratch(case: Case, between: bool) -> bool:
