@@ -73,7 +73,7 @@ def div(call: Call) -> Tensor:
         raise Refusal("a quotient of two images is not supported yet")
     index, image, constant = found
     if index == 0:
-        raise Refusal("it divides a constant by an image")
+        return affine(call, call.make(L.Power(-1.0), [image], part="reciprocal"), constant, 0)
     if not constant.all():
         raise Refusal("it divides by zero")
     return affine(call, image, 1 / constant.astype(np.float64), 0)

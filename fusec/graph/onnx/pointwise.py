@@ -58,11 +58,35 @@ def cast(call: Call) -> Tensor:
     return call.tensor()
 
 
+def power(call: Call) -> Tensor:
+    return call.emit(L.Power(call.scalar(1)), [call.image()])
+
+
+def swish(call: Call) -> Tensor:
+    if call.attribute("alpha", 1.0) != 1:
+        raise Refusal(f"its alpha is {call.attribute('alpha'):g}", "1 works")
+    return call.emit(L.Silu(), [call.image()])
+
+
 POINTWISE: dict[str, Converter] = {
     "Relu": _plain(lambda call: L.Relu()),
     "LeakyRelu": _plain(lambda call: L.LeakyRelu(call.attribute("alpha", 0.01))),
     "Sigmoid": _plain(lambda call: L.Sigmoid()),
     "Tanh": _plain(lambda call: L.Tanh()),
+    "Elu": _plain(lambda call: L.Elu(call.attribute("alpha", 1.0))),
+    "Selu": _plain(lambda call: L.Selu(call.attribute("alpha", L.Selu.alpha), call.attribute("gamma", L.Selu.gamma))),
+    "HardSigmoid": _plain(lambda call: L.HardSigmoid(call.attribute("alpha", 0.2), call.attribute("beta", 0.5))),
+    "HardSwish": _plain(lambda call: L.HardSwish()),
+    "Softplus": _plain(lambda call: L.Softplus()),
+    "Gelu": _plain(lambda call: L.Gelu(call.attribute("approximate", "none"))),
+    "Mish": _plain(lambda call: L.Mish()),
+    "Swish": swish,
+    "Neg": _plain(lambda call: L.Neg()),
+    "Abs": _plain(lambda call: L.Abs()),
+    "Sqrt": _plain(lambda call: L.Sqrt()),
+    "Exp": _plain(lambda call: L.Exp()),
+    "Reciprocal": _plain(lambda call: L.Power(-1.0)),
+    "Pow": power,
     "PRelu": prelu,
     "Clip": clip,
     "Identity": identity,
