@@ -159,10 +159,11 @@ class MaxPool2dSpec(PoolSpec):
 class AvgPool2dSpec(PoolSpec):
     """The mean under the window."""
 
+    dilation: WindowPair = Field((1, 1), description="step between the window's points")
     count_include_pad: Flag = Field(True, description="count padding as zeros; else divide by the image's positions alone")
 
     def layer(self) -> L.Layer:
-        return L.AvgPool2d(self.kernel, self.stride or self.kernel, (1, 1), self.padding.edges(), self.ceil_mode,
+        return L.AvgPool2d(self.kernel, self.stride or self.kernel, self.dilation, self.padding.edges(), self.ceil_mode,
                            self.count_include_pad)
 
 

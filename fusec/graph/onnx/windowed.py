@@ -128,7 +128,7 @@ def conv_transpose(call: Call) -> Tensor:
     if groups < 1 or weight.shape[0] != image.channels:
         raise Refusal(f"weights of {'x'.join(map(str, weight.shape))} do not fit {image.channels} channels")
     spare = _pair(call.attribute("output_padding"), 0, image.rank, "output_padding", beside=0)
-    window = _transposed(call, image, kernel, spare)
+    window, spare = _transposed(call, image, kernel, spare)
     made = weight.shape[1] * groups
     params = {"weight": weight.reshape(*weight.shape[:2], *window.kernel)}
     if call.has(2):
@@ -138,16 +138,19 @@ def conv_transpose(call: Call) -> Tensor:
     return call.emit(layer, [image], params)
 
 
-def _transposed(call: Call, image: Image, kernel: Sequence[int], spare: L.Pair) -> Slide:
-    """The window of a transposed convolution: `auto_pad` and `output_shape` say how large the output is, not the input."""
+def _transposed(call: Call, image: Image, kernel: Sequence[int], spare: L.Pair) -> tuple[Slide, L.Pair]:
+    """The window and output padding: `auto_pad` and `output_shape` of a transposed convolution say how large its output is.
+
+    What that is short of the windows' reach is taken off both ends; what it is beyond is added at the end.
+    """
     rank, wanted = image.rank, call.attribute("output_shape")
     auto = call.attribute("auto_pad", "NOTSET")
     if wanted is None and auto not in ("SAME_UPPER", "SAME_LOWER"):
-        return slide(call, image, kernel)
+        return slide(call, image, kernel), spare
     size = _pair(kernel, 1, rank, "kernel_shape")
     stride = _pair(call.attribute("strides"), 1, rank, "strides")
     dilation = _pair(call.attribute("dilations"), 1, rank, "dilations")
-    before, after = [], []
+    before, after, beyond = [], [], []
     for axis in range(2):
         whole = (size[axis] - 1) * dilation[axis] + 1 + spare[axis] - stride[axis]  # beyond stride * extent
         extent, total = image.sides[axis], whole
@@ -155,12 +158,11 @@ def _transposed(call: Call, image: Image, kernel: Sequence[int], spare: L.Pair) 
             if not isinstance(extent, int):
                 raise Refusal("output_shape names one size of the image", f"{FIXED}, or export with pads")
             total = whole + stride[axis] * extent - wanted[axis + len(wanted) - (rank - 2)]
-        if total < 0:
-            raise Refusal("its output is larger than the windows reach", "export with pads and output_padding")
-        small = total // 2
-        before.append(small if auto == "SAME_UPPER" else total - small)
+        beyond.append(spare[axis] + max(0, -total))
+        total = max(0, total)
+        before.append(total // 2 if auto == "SAME_UPPER" else total - total // 2)
         after.append(total - before[-1])
-    return Slide(size, stride, dilation, _padding(before, after))
+    return Slide(size, stride, dilation, _padding(before, after)), (beyond[0], beyond[1])
 
 
 def max_pool(call: Call) -> Tensor:
