@@ -118,8 +118,8 @@ def command(network: str, given: tuple[Path, ...], batch: int | None, shape: Sha
     if as_json:
         print_json({"network": graph.name, "target": device.target, "device": device_in_words(device), "fuse": fuse,
                     "against": against, "inputs": {name: list(array.shape) for name, array in inputs.items()},
-                    "random_weights": seed, "layers": [asdict(d) for d in differences], "tolerance": tolerance, "smallest_tolerance": needed,
-                    "first_over": wrong[0].layer if wrong else None})
+                    "random_weights": seed, "layers": [asdict(d) for d in differences], "tolerance": tolerance,
+                    "smallest_tolerance": needed, "first_over": wrong[0].layer if wrong else None})
     else:
         facts([("network", graph.name), ("target", device_in_words(device)),
                ("input", ", ".join(extents(a.shape) for a in inputs.values()))])
