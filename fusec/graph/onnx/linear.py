@@ -24,7 +24,8 @@ def gemm(call: Call) -> Tensor:
     bias = None
     if call.has(2):
         given = call.floats(2)
-        if given.ndim > 2 or given.shape[-1:] not in ((), (1,), weight.shape[:1]) or given.shape[:-1] not in ((), (1,)):
+        if weight.ndim != 2 or given.ndim > 2 or given.shape[-1:] not in ((), (1,), weight.shape[:1]) \
+                or given.shape[:-1] not in ((), (1,)):
             raise Refusal(f"its bias of shape {list(given.shape)} is not one for each output")
         bias = np.broadcast_to(given.reshape(-1), weight.shape[:1]) * np.float64(call.attribute("beta", 1.0))
     return _linear(call, scaled.astype(np.float32), None if bias is None else bias.astype(np.float32))

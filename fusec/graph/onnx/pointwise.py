@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-import numpy as np
 from onnx import TensorProto
 
 from fusec.graph import layers as L
@@ -30,11 +30,11 @@ def prelu(call: Call) -> Tensor:
 
 def clip(call: Call) -> Tensor:
     """Bounds are attributes before opset 11 and inputs since; 0 alone is a Relu."""
-    bounds = [call.scalar(i) if call.has(i) else call.attribute(name) for i, name in ((1, "min"), (2, "max"))]
-    low, high = (default if bound is None or not abs(bound) <= MAX_NUMBER else bound
-                 for bound, default in zip(bounds, (-MAX_NUMBER, MAX_NUMBER), strict=True))
-    if np.isnan([b for b in bounds if b is not None]).any():
+    low, high = (call.scalar(i) if call.has(i) else call.attribute(name, default)
+                 for i, name, default in ((1, "min", -MAX_NUMBER), (2, "max", MAX_NUMBER)))
+    if math.isnan(low) or math.isnan(high):
         raise Refusal("one of its bounds is NaN")
+    low, high = (max(-MAX_NUMBER, min(bound, MAX_NUMBER)) for bound in (low, high))
     if low == 0 and high == MAX_NUMBER:
         return call.emit(L.Relu(), [call.image()])
     return call.emit(L.Clip(min(low, high), high), [call.image()])  # ONNX: a least value above the greatest gives the greatest

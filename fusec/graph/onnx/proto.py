@@ -68,7 +68,20 @@ def parse_model(data: bytes, where: str) -> Any:
         raise InputError("not a readable ONNX file", where, "it may be truncated, or of another kind") from None
     if not model.HasField("graph"):
         raise InputError("this ONNX file holds no graph", where, "it may be truncated, or of another kind")
+    if not _all_text(model):
+        raise InputError("this ONNX file has names that are no UTF-8", where, "the file is damaged")
     return model
+
+
+def _all_text(message: Any) -> bool:
+    """Whether all strings of a message are text: protobuf hands out bytes where they are not."""
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        parts = (value,) if isinstance(value, str | bytes) or hasattr(value, "ListFields") else value
+        if not all(isinstance(part, str) if field.type == field.TYPE_STRING else _all_text(part) for part in parts):
+            return False
+    return True
 
 
 def opset_of(model: Any, where: str) -> int:

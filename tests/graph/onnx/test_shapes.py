@@ -207,5 +207,6 @@ def test_folded_weights() -> None:
     """Weights that are transposed, cut, joined and counted up before they are used."""
     nodes = [node("Transpose", ["v"], ["t"], perm=[3, 2, 0, 1]), node("Slice", ["t", "zero", "four"], ["w"]),
              node("Range", ["i", "n", "i1"], ["r"]), node("Cast", ["r"], ["b"], to=1), node("Conv", ["x", "w", "b"], ["y"])]
-    constants = {"v": normal(3, 3, 3, 6), "zero": ints(0), "four": ints(4), "i": np.int64(0), "n": np.int64(4), "i1": np.int64(1)}
+    constants = {"v": normal(3, 3, 3, 6), "zero": ints(0), "four": ints(4), "i": np.int64(0), "n": np.int64(4),
+                 "i1": np.int64(1)}
     assert_equal(model(nodes, constants), normal(1, 3, 5, 6))
