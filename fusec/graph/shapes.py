@@ -28,6 +28,10 @@ class Shape:
         return self.height is not None and self.width is not None
 
     @property
+    def one_pixel(self) -> bool:
+        return (self.height, self.width) == (1, 1)
+
+    @property
     def elements(self) -> int:
         """Elements of one image; to be asked of pinned shapes alone."""
         assert self.height is not None and self.width is not None
@@ -76,9 +80,18 @@ def size_rule(layer: L.Layer, axis: L.Axis) -> SizeRule:
         return SizeRule(((layer.factor[axis.value], 0, 1),))
     if isinstance(layer, L.DepthToSpace):
         return SizeRule(((layer.block, 0, 1),))
-    if isinstance(layer, L.GlobalAvgPool2d | L.Linear | L.Flatten):
+    if isinstance(layer, L.GlobalPool2d | L.Linear | L.Flatten):
         return ONE
     return SAME
+
+
+def sized_by(layer: L.Layer, inputs: Sequence[Shape]) -> tuple[int, ...]:
+    """Positions of the inputs with the height and width from which the output's follow; they agree, so the first decides.
+
+    Those are all inputs, but for what an elementwise layer spreads: inputs of one pixel beside some that are not known to be.
+    """
+    large = tuple(i for i, shape in enumerate(inputs) if not shape.one_pixel)
+    return large if large and isinstance(layer, L.Elementwise) else tuple(range(len(inputs)))
 
 
 def misfit(layer: L.Layer, inputs: Sequence[Shape]) -> str | None:
@@ -99,7 +112,8 @@ def infer(layer: L.Layer, inputs: Sequence[Shape]) -> Shape:
     channels = _channels(layer, inputs)
     if channels > MAX_EXTENT:
         raise InputError(f"{channels:,} output channels are over the limit of {MAX_EXTENT:,}")
-    height, width = (_extent(layer, axis, first.along(axis)) for axis in L.Axis)
+    sized = inputs[sized_by(layer, inputs)[0]]
+    height, width = (_extent(layer, axis, sized.along(axis)) for axis in L.Axis)
     return Shape(channels, height, width)
 
 
@@ -136,9 +150,17 @@ def _channels(layer: L.Layer, inputs: Sequence[Shape]) -> int:
         if len({(s.height, s.width) for s in inputs}) > 1:
             raise InputError(f"concat needs inputs of one height and width, not {', '.join(map(str, inputs))}")
         return sum(s.channels for s in inputs)
-    if isinstance(layer, L.Add | L.Mul) and len(set(inputs)) > 1:
-        raise InputError(f"{layer.kind} needs inputs of one shape, not {', '.join(map(str, inputs))}")
-    return first
+    return _common_channels(layer, inputs) if isinstance(layer, L.Elementwise) else first
+
+
+def _common_channels(layer: L.Elementwise, inputs: Sequence[Shape]) -> int:
+    """Channels of an elementwise layer's output; InputError where its inputs are of several sizes."""
+    sizes = {(inputs[i].height, inputs[i].width) for i in sized_by(layer, inputs)}
+    channels = {s.channels for s in inputs}
+    if len(sizes) > 1 or len(channels - {1}) > 1:
+        raise InputError(f"{layer.kind} needs inputs of one shape, not {', '.join(map(str, inputs))}",
+                         hint="beside them there may be inputs of one channel, and of one pixel")
+    return max(channels)
 
 
 def param_shapes(layer: L.Layer, inputs: Sequence[Shape]) -> dict[str, tuple[int, ...]]:

@@ -111,17 +111,12 @@ def _drop_identities(graph: LayerGraph) -> _Rewrite:
     """Readers of an identity, or of a flatten of one pixel, read its input."""
     rewrite = _Rewrite(graph)
     for node in graph.nodes:
-        idle = isinstance(node.layer, L.Identity) or (isinstance(node.layer, L.Flatten) and _one_pixel(graph, node.inputs[0]))
-        if idle and not node.epilogue:
+        flat = isinstance(node.layer, L.Flatten) and graph.shapes[node.inputs[0]].one_pixel
+        if (flat or isinstance(node.layer, L.Identity)) and not node.epilogue:
             rewrite.merge(node, rewrite.source(node))
         else:
             rewrite.keep(node)
     return rewrite
-
-
-def _one_pixel(graph: LayerGraph, tensor: str) -> bool:
-    shape = graph.shapes[tensor]
-    return (shape.height, shape.width) == (1, 1)
 
 
 # ---- batch norm

@@ -292,6 +292,8 @@ class DepthToSpaceSpec(LayerSpec):
         return L.DepthToSpace(self.block, L.DepthToSpaceOrder(self.order))
 
 
+SPREAD = "One channel goes with every channel of the others, one pixel with every pixel."
+
 PLAIN: dict[str, tuple[L.Layer, str]] = {
     "relu": (L.Relu(), "max(x, 0)."),
     "relu6": (L.Clip(0.0, 6.0), "Limits values to [0, 6]."),
@@ -308,8 +310,13 @@ PLAIN: dict[str, tuple[L.Layer, str]] = {
     "exp": (L.Exp(), "exp(x)."),
     "channel_affine": (L.ChannelAffine(), "x * scale + shift, a scale and a shift for each channel."),
     "global_avg_pool2d": (L.GlobalAvgPool2d(), "The mean of each channel over the whole image."),
-    "add": (L.Add(), "Sum of two or more tensors of one shape."),
-    "mul": (L.Mul(), "Product of two or more tensors of one shape."),
+    "global_max_pool2d": (L.GlobalMaxPool2d(), "The largest value of each channel of the whole image."),
+    "add": (L.Add(), f"Sum of two or more tensors. {SPREAD}"),
+    "sub": (L.Sub(), f"The first tensor less the second. {SPREAD}"),
+    "mul": (L.Mul(), f"Product of two or more tensors. {SPREAD}"),
+    "div": (L.Div(), f"The first tensor divided by the second. {SPREAD}"),
+    "min": (L.Min(), f"The least value of two or more tensors. {SPREAD}"),
+    "max": (L.Max(), f"The greatest value of two or more tensors. {SPREAD}"),
     "concat": (L.Concat(), "Joins tensors along the channels."),
     "flatten": (L.Flatten(), "(channels, height, width) to one row of channels; needs a fixed size."),
     "softmax": (L.Softmax(), "exp(x) / sum(exp(x)) over the channels."),

@@ -168,13 +168,13 @@ def _reads(layer: L.Layer, node: Node, read: Ints) -> float | Floats:
     """Values a layer without multiply-adds reads per output."""
     if isinstance(layer, L.Windowed):
         return float(layer.kernel[0] * layer.kernel[1])
-    if isinstance(layer, L.GlobalAvgPool2d):
+    if isinstance(layer, L.GlobalPool2d):
         return np.asarray(read[1] * read[2], dtype=np.float64)
     if isinstance(layer, L.LocalResponseNorm):
         return float(layer.size)
     if isinstance(layer, L.Softmax):
         return 3.0  # maximum, sum, result
-    return float(len(node.inputs)) if isinstance(layer, L.Add | L.Mul) else 1.0
+    return float(len(node.inputs)) if isinstance(layer, L.Elementwise) else 1.0
 
 
 def _memory(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, device: Device) -> Floats:

@@ -17,7 +17,7 @@ from fusec.graph.graph import Array, Node, Params
 from fusec.graph.reference_ops import apply
 from fusec.graph.shapes import Shape
 from fusec.schedule.box import Box, Extents
-from fusec.schedule.taps import READS_WHOLE_IMAGE, channel_taps, taps
+from fusec.schedule.taps import READS_WHOLE_IMAGE, channel_taps, input_taps, taps
 
 
 def input_window(node: Node, box: Box, position: int, shapes: Sequence[Shape], extents: Extents) -> Box:
@@ -33,7 +33,7 @@ def input_window(node: Node, box: Box, position: int, shapes: Sequence[Shape], e
     channels = _hull([c for out in box.c for c in channel_taps(node, position, shapes, out)])
     if isinstance(node.layer, READS_WHOLE_IMAGE):
         return Box(channels, range(extents[1]), range(extents[2]))
-    y, x = (_hull([p for out in r for p in taps(node.layer, a, out)])
+    y, x = (_hull([p for out in r for p in input_taps(node, position, shapes, a, out)])
             for a, r in zip(L.Axis, (box.y, box.x), strict=True))
     return Box(channels, y, x)
 

@@ -98,7 +98,7 @@ def run_time_extents(chain: Chain, inputs: Mapping[str, Array]) -> dict[str, Ext
             raise InputError(f"input '{tensor}' expects {shape}, not {'x'.join(map(str, actual))}", str(chain))
         extents[tensor] = (actual[0], actual[1], actual[2])
     for node in chain.nodes:
-        _, *size = extents[node.inputs[0]]
+        _, *size = extents[chain.graph.sized_by(node)[0]]
         height, width = (size_rule(node.layer, a)(size[a.value]) for a in Axis)
         extents[node.name] = (chain.shapes[node.name].channels, height, width)
     return extents

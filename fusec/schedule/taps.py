@@ -12,7 +12,16 @@ from fusec.graph import layers as L
 from fusec.graph.graph import Node
 from fusec.graph.shapes import Shape
 
-READS_WHOLE_IMAGE = (L.GlobalAvgPool2d, L.Flatten, L.Linear)
+READS_WHOLE_IMAGE = (L.GlobalPool2d, L.Flatten, L.Linear)
+
+
+def input_taps(node: Node, position: int, shapes: Sequence[Shape], axis: L.Axis, place: int) -> Sequence[int]:
+    """Positions of input number `position` that output position `place` reads; `shapes` are those of all inputs.
+
+    As `taps`, but for the one pixel that an elementwise layer reads for all of its output's.
+    """
+    alone = shapes[position].one_pixel and not all(s.one_pixel for s in shapes)
+    return [0] if alone and isinstance(node.layer, L.Elementwise) else taps(node.layer, axis, place)
 
 
 def taps(layer: L.Layer, axis: L.Axis, position: int) -> Sequence[int]:
@@ -46,6 +55,8 @@ def channel_taps(node: Node, position: int, shapes: Sequence[Shape], channel: in
     if isinstance(layer, L.Concat):
         inner = channel - sum(s.channels for s in shapes[:position])
         return range(inner, inner + 1) if 0 <= inner < own else range(0)
+    if isinstance(layer, L.Elementwise) and own == 1:
+        return range(1)
     if isinstance(layer, L.Softmax | L.DepthToSpace | L.Flatten | L.Linear):
         return range(own)
     return range(channel, channel + 1)

@@ -119,7 +119,7 @@ def open_sizes(schedule: Schedule) -> tuple[tuple[str, ...], Mapping[str, int]]:
         key[tensor] = tensor
     for node in chain.nodes:
         rules = tuple(size_rule(node.layer, a) for a in L.Axis)
-        first = key[node.inputs[0]]
+        first = key[chain.graph.sized_by(node)[0]]
         key[node.name] = first if all(r.terms == ((1, 0, 1),) for r in rules) else (first, rules)
     used = dict.fromkeys(b.tensor for b in schedule.buffers)
     representatives: dict[object, str] = {}

@@ -15,12 +15,16 @@ import numpy as np
 from fusec.errors import InternalError
 from fusec.graph import layers as L
 from fusec.graph.graph import Array
-from fusec.graph.shapes import Shape
+from fusec.graph.shapes import Shape, sized_by
 from fusec.schedule.ir import Buffer, Read, Schedule, Space, Stage
 from fusec.targets import geometry as G
 from fusec.targets.base import BufferCode, Call, MappedKernel, Packer, Struct
 from fusec.targets.device import Device
 from fusec.targets.epilogue import beyond_core, epilogue, literal
+
+# Library functions of the elementwise layers; C++ has some of their kinds' names for its own.
+ELEMENTWISE: dict[type[L.Elementwise], str] = {
+    L.Add: "add", L.Sub: "subtract", L.Mul: "multiply", L.Div: "divide", L.Min: "minimum", L.Max: "maximum"}
 
 
 class Mapper(ABC):
@@ -120,8 +124,8 @@ class Mapper(ABC):
                 return (self.conv_transpose(index, stage),)
             case L.MaxPool2d() | L.AvgPool2d() as layer:
                 return (self.pool(index, stage, layer),)
-            case L.GlobalAvgPool2d():
-                return (self.call(index, stage, "global_avg_pool2d", {}, (self.read(stage),)),)
+            case L.GlobalPool2d() as layer:
+                return (self.call(index, stage, layer.kind, {}, (self.read(stage),)),)
             case L.Softmax():
                 return (self.call(index, stage, "softmax", {"DEPTH": self.input_channels(stage)}, self.shifted(stage)),)
             case L.LocalResponseNorm() as layer:
@@ -135,8 +139,8 @@ class Mapper(ABC):
                 return (self.flatten(index, stage),)
             case L.Concat():
                 return self.concat(index, stage)
-            case L.Add() | L.Mul() as layer:
-                return (self.call(index, stage, layer.kind, {}, self.shifted(stage)),)
+            case L.Elementwise() as layer:
+                return (self.call(index, stage, ELEMENTWISE[type(layer)], {}, self.operands(stage, layer)),)
             case L.Activation():
                 return (self.call(index, stage, "copy", {}, self.shifted(stage)),)
             case layer:
@@ -188,6 +192,21 @@ class Mapper(ABC):
     def shift(self, stage: Stage, read: Read) -> str:
         y, x = G.shift(stage, read)
         return f"shifted<{y}, {x}>({self.names[read.buffer]})"
+
+    def operands(self, stage: Stage, layer: L.Elementwise) -> tuple[str, ...]:
+        """The reads of an elementwise layer: as `shifted`, or one channel or pixel for all of the stage's."""
+        shapes = [self.shape(r.buffer) for r in stage.reads]
+        sized, channels = sized_by(layer, shapes), self.shape(stage.writes).channels
+
+        def operand(position: int, read: Read) -> str:
+            spread = (shapes[position].channels < channels, position not in sized)
+            if not any(spread):
+                return self.shift(stage, read)
+            channel, pixel = (str(s).lower() for s in spread)
+            y, x = (0, 0) if spread[1] else G.shift(stage, read)
+            return f"spread<{channel}, {pixel}, {y}, {x}>({self.names[read.buffer]})"
+
+        return tuple(operand(i, read) for i, read in enumerate(stage.reads))
 
     def pool(self, index: int, stage: Stage, layer: L.MaxPool2d | L.AvgPool2d) -> Call:
         small = layer.kernel[0] * layer.kernel[1] <= 25

@@ -76,6 +76,8 @@ LAYERS = {
     "relu": L.Relu(), "prelu": L.PRelu(), "sigmoid": L.Sigmoid(), "tanh": L.Tanh(), "silu": L.Silu(), "flatten": L.Flatten(),
     "global_avg_pool2d": L.GlobalAvgPool2d(), "softmax": L.Softmax(), "identity": L.Identity(), "dropout": L.Identity(),
     "concat": L.Concat(), "add, inputs: [image, image]": L.Add(), "mul, inputs: [image, image]": L.Mul(),
+    "sub, inputs: [image, image]": L.Sub(), "div, inputs: [image, image]": L.Div(), "min, inputs: [image, image]": L.Min(),
+    "max, inputs: [image, image]": L.Max(), "global_max_pool2d": L.GlobalMaxPool2d(),
 }
 
 

@@ -180,10 +180,28 @@ def test_prelu_is_onnx_prelu(x: Arr, seed: int) -> None:
     (L.Exp(), "Exp", {}),
     (L.Softmax(), "Softmax", {"axis": 1}),
     (L.GlobalAvgPool2d(), "GlobalAveragePool", {}),
+    (L.GlobalMaxPool2d(), "GlobalMaxPool", {}),
 ], ids=lambda v: v.kind if isinstance(v, L.Layer) else "")
 def test_one_to_one_operators(layer: L.Layer, operator: str, attributes: dict[str, Any]) -> None:
     x = np.random.default_rng(3).normal(scale=8, size=(2, 7, 5, 3)).astype(np.float32)
     np.testing.assert_allclose(apply(layer, {}, [x]), onnx_run(operator, [x], **attributes), rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("layer", "operator"), [(L.Add(), "Add"), (L.Sub(), "Sub"), (L.Mul(), "Mul"), (L.Div(), "Div"),
+                                                 (L.Min(), "Min"), (L.Max(), "Max")], ids=lambda v: str(v))
+@pytest.mark.parametrize("shape", [(3, 4, 5), (1, 4, 5), (3, 1, 1), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("turned", [False, True])
+def test_elementwise_layers_are_onnx_operators(layer: L.Layer, operator: str, shape: tuple[int, ...], turned: bool) -> None:
+    rng = np.random.default_rng(7)
+    inputs = [rng.normal(size=(2, *s)).astype(np.float32) for s in ((3, 4, 5), shape)][::-1 if turned else 1]
+    np.testing.assert_allclose(apply(layer, {}, inputs), onnx_run(operator, inputs), rtol=1e-6)
+    assert infer(layer, [Shape(*x.shape[1:]) for x in inputs]) == Shape(3, 4, 5)
+
+
+def test_extremes_of_several_tensors() -> None:
+    a, b, c = (np.array([[[v]]]) for v in ([1.0, 5, np.nan, 2], [4.0, 2, 3, np.nan], [3.0, 3, 3, 3]))
+    np.testing.assert_array_equal(apply(L.Min(), {}, [a, b, c])[0, 0], [[1, 2, np.nan, np.nan]])
+    np.testing.assert_array_equal(apply(L.Max(), {}, [a, b, c])[0, 0], [[4, 5, np.nan, np.nan]])
 
 
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
@@ -468,6 +486,8 @@ def test_run_reports_branches_that_do_not_meet() -> None:
     two = LayerGraph("net", [Node("a", L.Input(1)), Node("b", L.Input(1)), Node("c", L.Add(), ("a", "b"))])
     with pytest.raises(InputError, match="different numbers of images: 1, 2"):
         run(two, {"a": np.ones((1, 1, 4, 4)), "b": np.ones((2, 1, 4, 4))})
+    with pytest.raises(InputError, match="c: add reads images of 1x1 and 4x4 pixels"):  # one pixel by chance is not spread
+        run(two, {"a": np.ones((1, 1, 1, 1)), "b": np.ones((1, 1, 4, 4))})
     with pytest.raises(InputError, match="2 inputs"):
         run(two, np.ones((1, 1, 4, 4)))
 

@@ -26,8 +26,8 @@ LAYERS: dict[str, L.Layer] = {
     "avg pool": L.AvgPool2d((3, 3), (2, 2), padding=L.Padding(1, 1, 1, 1)),
     "avg pool of pixels": L.AvgPool2d((3, 2), padding=L.Padding(1, 1, 1, 1), count_include_pad=False),
     "ceil avg pool": L.AvgPool2d((2, 3), (2, 2), padding=L.Padding(0, 1, 1, 1), ceil_mode=True),
-    "global": L.GlobalAvgPool2d(), "flatten": L.Flatten(), "linear": L.Linear(7), "prelu": L.PRelu(),
-    "lrn": L.LocalResponseNorm(3, 0.5), "even lrn": L.LocalResponseNorm(4, 0.5), "softmax": L.Softmax(),
+    "global": L.GlobalAvgPool2d(), "global max": L.GlobalMaxPool2d(), "flatten": L.Flatten(), "linear": L.Linear(7),
+    "prelu": L.PRelu(), "lrn": L.LocalResponseNorm(3, 0.5), "even lrn": L.LocalResponseNorm(4, 0.5), "softmax": L.Softmax(),
     "upsample": L.Upsample((2, 3)), "affine": L.ChannelAffine(), "tanh": L.Tanh(), "gelu": L.Gelu(), "identity": L.Identity(),
 }
 TWELVE: dict[str, L.Layer] = {f"depth to space {o.value}": L.DepthToSpace(2, o) for o in L.DepthToSpaceOrder}

@@ -10,7 +10,7 @@ import pytest
 
 from fusec.errors import Infeasible, InternalError
 from fusec.graph import layers as L
-from fusec.schedule.ir import WHOLE, Affine, Execution, Overlap, Schedule, Space, Tile
+from fusec.schedule.ir import WHOLE, Affine, Execution, Footprint, Overlap, Schedule, Space, Tile
 from fusec.schedule.verify import live_elements, peak_stage, scratch_bytes, verify
 from fusec.targets.device import DEVICES, generic_host
 from tests.schedule.mutants import buffer_named, smaller, stage_named, with_buffer, with_read, with_stages
@@ -115,6 +115,8 @@ FAULTS: dict[str, tuple[Callable[[], Schedule], Callable[[Schedule], Schedule], 
     "footprint at another rate": (residual, slower, "another rate"),
     "device memory at another rate": (residual, left_behind, "moves at another rate"),
     "whole axis of scratch": (residual, whole_rows, "whole axis"),
+    "a tile of a whole axis": (residual, lambda s: changed(s, "x@global", footprint=Footprint(
+        buffer_named(s, "x@global").footprint.c, WHOLE, WHOLE)), "another rate"),
     "misaligned": (residual, lambda s: changed(s, "b", offset=8), "not a multiple"),
     "negative offset": (residual, lambda s: changed(s, "a", offset=-16), "offset -16"),
     "skip overwritten": (residual, lambda s: moved(s, "b", "a"), "a at .* and b at .* share scratch"),

@@ -1,5 +1,4 @@
-"""The pointwise layers with one input; each may become another layer's epilogue.
-"""
+"""The pointwise layers with one input; each may become another layer's epilogue."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The layers that make one tensor of several.
-"""
+"""The layers that make one tensor of several."""
 
 from __future__ import annotations
 
@@ -10,19 +9,55 @@ from fusec.graph.layers.base import Form, Layer
 
 
 @dataclass(frozen=True)
-class Add(Layer):
-    """Elementwise sum of two or more tensors of one shape."""
+class Elementwise(Layer):
+    """Base of the layers that make each value of one value of every input.
 
-    kind: ClassVar[str] = "add"
+    Inputs of one channel go with every channel of the others, and inputs of one pixel with every pixel.
+    """
+
     form: ClassVar[Form] = Form.SAME
 
 
 @dataclass(frozen=True)
-class Mul(Layer):
-    """Elementwise product of two or more tensors of one shape."""
+class Add(Elementwise):
+    """Sum of two or more tensors."""
+
+    kind: ClassVar[str] = "add"
+
+
+@dataclass(frozen=True)
+class Sub(Elementwise):
+    """The first tensor less the second."""
+
+    kind: ClassVar[str] = "sub"
+
+
+@dataclass(frozen=True)
+class Mul(Elementwise):
+    """Product of two or more tensors."""
 
     kind: ClassVar[str] = "mul"
-    form: ClassVar[Form] = Form.SAME
+
+
+@dataclass(frozen=True)
+class Div(Elementwise):
+    """The first tensor divided by the second."""
+
+    kind: ClassVar[str] = "div"
+
+
+@dataclass(frozen=True)
+class Min(Elementwise):
+    """The least value of two or more tensors; NaN where one has it."""
+
+    kind: ClassVar[str] = "min"
+
+
+@dataclass(frozen=True)
+class Max(Elementwise):
+    """The greatest value of two or more tensors; NaN where one has it."""
+
+    kind: ClassVar[str] = "max"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,4 @@
-"""The layers that move values and change none.
-"""
+"""The layers that move values and change none."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The layers that sum over channels, over the whole image or over both, and normalisation.
-"""
+"""The layers that sum over channels, over the whole image or over both, and normalisation."""
 
 from __future__ import annotations
 
@@ -12,10 +11,22 @@ from fusec.graph.limits import MAX_EXTENT, MAX_WINDOW, flag, number, whole
 
 
 @dataclass(frozen=True)
-class GlobalAvgPool2d(Layer):
-    """Mean of each channel over the whole image; output 1x1."""
+class GlobalPool2d(Layer):
+    """Base of the layers that make one pixel of each channel of the whole image."""
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool2d(GlobalPool2d):
+    """Mean of each channel over the whole image."""
 
     kind: ClassVar[str] = "global_avg_pool2d"
+
+
+@dataclass(frozen=True)
+class GlobalMaxPool2d(GlobalPool2d):
+    """Largest value of each channel of the whole image."""
+
+    kind: ClassVar[str] = "global_max_pool2d"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,4 @@
-"""The layers that slide a window over the image: convolutions and pools.
-"""
+"""The layers that slide a window over the image: convolutions and pools."""
 
 from __future__ import annotations
 

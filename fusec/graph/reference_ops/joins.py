@@ -23,5 +23,26 @@ def _mul(layer: L.Mul, params: Params, inputs: Sequence[Array]) -> Array:
 
 
 @apply.register
+def _sub(layer: L.Sub, params: Params, inputs: Sequence[Array]) -> Array:
+    return np.subtract(*inputs)
+
+
+@apply.register
+def _div(layer: L.Div, params: Params, inputs: Sequence[Array]) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.divide(*inputs)
+
+
+@apply.register
+def _min(layer: L.Min, params: Params, inputs: Sequence[Array]) -> Array:
+    return reduce(np.minimum, inputs)
+
+
+@apply.register
+def _max(layer: L.Max, params: Params, inputs: Sequence[Array]) -> Array:
+    return reduce(np.maximum, inputs)
+
+
+@apply.register
 def _concat(layer: L.Concat, params: Params, inputs: Sequence[Array]) -> Array:
     return np.concatenate(inputs, axis=1)

@@ -19,6 +19,11 @@ def _global_avg_pool2d(layer: L.GlobalAvgPool2d, params: Params, inputs: Sequenc
 
 
 @apply.register
+def _global_max_pool2d(layer: L.GlobalMaxPool2d, params: Params, inputs: Sequence[Array]) -> Array:
+    return np.asarray(inputs[0].max(axis=(2, 3), keepdims=True))
+
+
+@apply.register
 def _linear(layer: L.Linear, params: Params, inputs: Sequence[Array]) -> Array:
     (x,) = inputs
     out: Array = x.reshape(len(x), -1) @ np.asarray(params["weight"], dtype=x.dtype).T

@@ -15,6 +15,24 @@ INLINE void global_avg_pool2d(const Out& out, const float* __restrict__ params, 
   }
 }
 
+// The largest value of the whole image, which the box that is read holds; NaN wins.
+template <class S, class Out, class In>
+INLINE void global_max_pool2d(const Out& out, const float* __restrict__ params, const In& in) {
+  typedef Vector<S::LANES> V;
+  const Region r = clip_region<S>(out);
+  fill_border<S>(out, r);
+  if (r.top >= r.bottom || r.left >= r.right) return;
+  for (int n = 0; n < r.images; ++n)
+    for (int c = 0; c < S::CHANNELS; c += S::LANES) {
+      const int channel = out.c0 + c, count = S::CHANNELS - c;
+      V best = V{} - infinity();
+      for (int y = 0; y < in.height; ++y)
+        for (int x = 0; x < in.width; ++x)
+          best = larger(in.template some<S::LANES>(n, channel - in.c0, y - in.y0, x - in.x0, count), best);
+      out.template put<S::LANES>(n, c, r.top, r.left, S::epilogue(best, channel, params), count);
+    }
+}
+
 // exp(x - max) / sum over all DEPTH channels of each position.
 template <class S, class Out, class In>
 INLINE void softmax(const Out& out, const float* __restrict__ params, const In& in) {

@@ -12,6 +12,9 @@ __device__ __forceinline__ float warp_max(float v) {
   return v;
 }
 
+// The larger of two values; NaN when either is.
+__device__ __forceinline__ float larger(float v, float best) { return v > best || v != v ? v : best; }
+
 // The mean over the whole image, which the box that is read holds. A lane adds its values of one row in single precision, the
 // rows in double precision.
 template <class S, class Out, class In>
@@ -31,6 +34,25 @@ __device__ __forceinline__ void global_avg_pool2d(const Out& out, const float* _
     }
     const float mean = float(warp_sum(sum) / (double(in.height) * in.width));
     if (lane == 0) out.template store<S::INSIDE>(n, c, pixel.y, pixel.x, S::epilogue(mean, out.c0 + c, params));
+  }
+}
+
+// The largest value of the whole image, which the box that is read holds; NaN wins.
+template <class S, class Out, class In>
+__device__ __forceinline__ void global_max_pool2d(const Out& out, const float* __restrict__ params, const In& in) {
+  fill_border<S>(out);
+  fill_outside<S>(out);
+  const Pixel<S> pixel(out);
+  if (!pixel.inside) return;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int item = warp; item < S::IMAGES * S::CHANNELS; item += blockDim.x / 32) {
+    const int n = item / S::CHANNELS, c = item % S::CHANNELS;
+    float best = -infinity();
+    for (int y = 0; y < in.height; ++y)
+      for (int x = lane; x < in.width; x += 32) best = larger(in.at(n, out.c0 + c - in.c0, y - in.y0, x - in.x0), best);
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) best = larger(__shfl_xor_sync(0xffffffffu, best, step), best);
+    if (lane == 0) out.template store<S::INSIDE>(n, c, pixel.y, pixel.x, S::epilogue(best, out.c0 + c, params));
   }
 }
 
