@@ -31,7 +31,7 @@ def seeds() -> tuple[bytes, ...]:
 
 
 def _models() -> list[Any]:
-    bn = {name: np.abs(normal(4, seed=i)) + 0.5 for i, name in enumerate("sbmv")}
+    bn = {name: np.abs(normal(4, seed=i)) + 0.5 for i, name in enumerate(("scale", "shift", "mean", "spread"))}
     conv = node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 1], kernel_shape=[3, 3], strides=[1, 1], group=1,
                 dilations=[1, 1])
     filters = {"w": normal(4, 3, 3, 3), "b": normal(4)}

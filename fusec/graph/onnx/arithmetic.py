@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fusec.graph import layers as L
+from fusec.graph.limits import MAX_NUMBER
 from fusec.graph.onnx.broadcast import per_channel
 from fusec.graph.onnx.call import Call, Converter
 from fusec.graph.onnx.refusal import Refusal
@@ -63,14 +66,14 @@ def mul(call: Call) -> Tensor:
 
 def sub(call: Call) -> Tensor:
     if (found := _constant(call)) is None:
-        raise Refusal("a difference of two images is not supported yet")
+        return joined(L.Sub(), call)
     index, image, constant = found
     return affine(call, image, 1, -constant) if index == 1 else affine(call, image, -1, constant)
 
 
 def div(call: Call) -> Tensor:
     if (found := _constant(call)) is None:
-        raise Refusal("a quotient of two images is not supported yet")
+        return joined(L.Div(), call)
     index, image, constant = found
     if index == 0:
         return affine(call, call.make(L.Power(-1.0), [image], part="reciprocal"), constant, 0)
@@ -79,4 +82,24 @@ def div(call: Call) -> Tensor:
     return affine(call, image, 1 / constant.astype(np.float64), 0)
 
 
-ARITHMETIC: dict[str, Converter] = {"Add": add, "Sum": lambda call: joined(L.Add(), call), "Mul": mul, "Sub": sub, "Div": div}
+def least(call: Call) -> Tensor:
+    return _extreme(call, L.Min(), lambda bound: L.Clip(-MAX_NUMBER, bound))
+
+
+def greatest(call: Call) -> Tensor:
+    return _extreme(call, L.Max(), lambda bound: L.Clip(bound, MAX_NUMBER) if bound else L.Relu())
+
+
+def _extreme(call: Call, between: L.Layer, clip: Callable[[float], L.Layer]) -> Tensor:
+    """The least or greatest of images, or of an image and a number."""
+    if not any(isinstance(value, Known) for value in call.values):
+        return joined(between, call)
+    if len(call.values) != 2:
+        raise Refusal("it reads constants and several images", "one image and one number work, and any number of images")
+    index = 0 if isinstance(call.value(0), Known) else 1
+    return call.emit(clip(call.scalar(index)), [call.image(1 - index)])
+
+
+ARITHMETIC: dict[str, Converter] = {
+    "Add": add, "Sum": lambda call: joined(L.Add(), call), "Mul": mul, "Sub": sub, "Div": div, "Min": least, "Max": greatest,
+}

@@ -88,6 +88,10 @@ def reduce_mean(call: Call) -> Tensor:
     return over_space(call, L.GlobalAvgPool2d(), 18)
 
 
+def reduce_max(call: Call) -> Tensor:
+    return over_space(call, L.GlobalMaxPool2d(), 18)
+
+
 def over_space(call: Call, layer: L.Layer, axes_from: int) -> Tensor:
     """A reduction over all pixels, keeping the axes or not."""
     image = call.picture()
@@ -101,4 +105,5 @@ def over_space(call: Call, layer: L.Layer, axes_from: int) -> Tensor:
 
 LINEAR: dict[str, Converter] = {
     "Gemm": gemm, "MatMul": matmul, "BatchNormalization": batch_norm, "LRN": lrn, "Softmax": softmax, "ReduceMean": reduce_mean,
+    "ReduceMax": reduce_max,
 }

@@ -188,7 +188,11 @@ def global_average_pool(call: Call) -> Tensor:
     return call.emit(L.GlobalAvgPool2d(), [call.picture()])
 
 
+def global_max_pool(call: Call) -> Tensor:
+    return call.emit(L.GlobalMaxPool2d(), [call.picture()])
+
+
 WINDOWED: dict[str, Converter] = {
     "Conv": conv, "ConvTranspose": conv_transpose, "MaxPool": max_pool, "AveragePool": average_pool,
-    "GlobalAveragePool": global_average_pool,
+    "GlobalAveragePool": global_average_pool, "GlobalMaxPool": global_max_pool,
 }

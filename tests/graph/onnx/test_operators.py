@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.onnx_models import Array, assert_equal, ints, kinds, model, node, normal
+from tests.onnx_models import Array, Dims, assert_equal, ints, kinds, model, node, normal
 
 X = normal(2, 3, 9, 10, seed=1)
 
@@ -88,7 +88,7 @@ def test_average_pool_with_dilation() -> None:
     assert_equal(model([node("AveragePool", ["x"], ["y"], kernel_shape=[2, 2], dilations=[2, 2])], opset=19), X)
 
 
-@pytest.mark.parametrize("operator", ["GlobalAveragePool"])
+@pytest.mark.parametrize("operator", ["GlobalAveragePool", "GlobalMaxPool"])
 def test_global_pools(operator: str) -> None:
     assert_equal(model([node(operator, ["x"], ["y"])]), X)
 
@@ -156,10 +156,42 @@ def test_arithmetic_with_constants(operator: str, shape: tuple[int, ...]) -> Non
     assert_equal(model([node(operator, ["c", "x"], ["y"])], constant), np.abs(X) + 1)
 
 
-@pytest.mark.parametrize("operator", ["Add", "Mul", "Sum"])
+BETWEEN = ["Add", "Sub", "Mul", "Div", "Min", "Max", "Sum"]
+
+
+@pytest.mark.parametrize("operator", BETWEEN)
 def test_arithmetic_between_images(operator: str) -> None:
-    assert_equal(model([node("Relu", ["x"], ["r"]), node(operator, ["x", "r"], ["y"])]), X)
-    assert_equal(model([node("Relu", ["x"], ["r"]), node(operator, ["r", "r"], ["y"])]), X)
+    assert_equal(model([node("Sigmoid", ["x"], ["r"]), node(operator, ["x", "r"], ["y"])]), X)
+    assert_equal(model([node("Sigmoid", ["x"], ["r"]), node(operator, ["r", "r"], ["y"])]), X)
+
+
+@pytest.mark.parametrize("operator", BETWEEN)
+@pytest.mark.parametrize("shape", [("N", 1, "H", "W"), ("N", 3, 1, 1), ("N", 1, 1, 1)])
+def test_arithmetic_spreads_one_channel_and_one_pixel(operator: str, shape: Dims) -> None:
+    small = np.abs(normal(*(v if isinstance(v, int) else s for v, s in zip(shape, X.shape, strict=True)))) + 1
+    proto = model([node(operator, ["x", "z"], ["y"])], inputs={"x": ("N", 3, "H", "W"), "z": shape})
+    assert_equal(proto, X, small)
+
+
+@pytest.mark.parametrize("operator", ["Sum", "Min", "Max"])
+def test_arithmetic_of_several_images(operator: str) -> None:
+    nodes = [node("Sigmoid", ["x"], ["r"]), node("Neg", ["x"], ["n"]), node(operator, ["x", "r", "n"], ["y"])]
+    assert_equal(model(nodes), X)
+    assert_equal(model([node(operator, ["x"], ["y"])]), X)
+
+
+@pytest.mark.parametrize("operator", ["Min", "Max"])
+@pytest.mark.parametrize("bound", [0.0, 0.5, -1.0])
+def test_least_and_greatest_with_a_number(operator: str, bound: float) -> None:
+    assert_equal(model([node(operator, ["x", "c"], ["y"])], {"c": np.float32(bound)}), X)
+    assert_equal(model([node(operator, ["c", "x"], ["y"])], {"c": np.float32(bound)}), X)
+
+
+def test_squeeze_and_excitation() -> None:
+    """Means of channels through two products, back as one factor per channel: vectors and images together."""
+    nodes = [node("GlobalAveragePool", ["x"], ["p"]), node("Flatten", ["p"], ["f"]), node("Gemm", ["f", "w"], ["g"]),
+             node("Sigmoid", ["g"], ["s"]), node("Unsqueeze", ["s", "sides"], ["u"]), node("Mul", ["x", "u"], ["y"])]
+    assert_equal(model(nodes, {"w": normal(3, 3), "sides": ints(2, 3)}), X)
 
 
 def test_constants_are_computed_before() -> None:
@@ -216,6 +248,7 @@ def test_softmax_of_vectors(opset: int) -> None:
 def test_mean_over_space(keep: int) -> None:
     assert_equal(model([node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=keep)]), X)
     assert_equal(model([node("ReduceMean", ["x", "a"], ["y"], keepdims=keep)], {"a": ints(-1, -2)}, opset=18), X)
+    assert_equal(model([node("ReduceMax", ["x"], ["y"], axes=[2, 3], keepdims=keep)]), X)
 
 
 # ---- moving
