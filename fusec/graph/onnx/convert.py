@@ -82,7 +82,6 @@ class _Converter:
         self.values: dict[str, Value] = {}
         self.problems: list[Problem] = []
         self.refused: dict[int, Refused] = {}
-        self.doubtful: set[str] = set()  # tensors behind a refused node
         self.builder = Builder({*self.maker, *self.weights, *(i.name for i in self.graph.input)})
 
     def run(self) -> LayerGraph:
@@ -169,7 +168,6 @@ class _Converter:
             self.values[name] = self.builder.add_input(name, form)
         except Refusal as refusal:
             self.values[name] = Lost()
-            self.doubtful.add(name)
             self.problems.append(Problem(f"input {show(name)}: {refusal.why}", self.where, refusal.instead))
 
     # ---- nodes
@@ -188,14 +186,11 @@ class _Converter:
         except Unresolved as reason:
             self.refuse(index, f"it depends on the image's size: {reason}", FIXED)
             return
-        if self.doubtful.intersection(node.inputs):
-            self.doubtful.update(node.outputs)
         self.values.update((name, value) for name, value in zip(node.outputs, made, strict=False) if name)
 
     def refuse(self, index: int, why: str, instead: str) -> None:
         node = self.nodes[index]
         self.refused[index] = Refused(node.name, node.operator, why, instead)
-        self.doubtful.update(node.outputs)
         for name in (o for o in node.outputs if o):
             try:
                 self.values[name] = self.builder.add_input(name, self.ports.found(name))
@@ -256,18 +251,13 @@ class _Converter:
             return None
 
     def before(self) -> tuple[str, ...]:
-        """Computed tensors in front of refused nodes."""
-        read = [source for index in self.refused for source in self.nodes[index].inputs]
-        clean = [t for t in dict.fromkeys(read) if isinstance(self.values.get(t), Tensor) and t not in self.doubtful
-                 and t in self.maker and t not in self.cut.start]
-        return tuple(clean[:FEW])
+        """Tensors that nodes make which are supported, and nodes read which are not."""
+        read = dict.fromkeys(source for index in self.refused for source in self.nodes[index].inputs)
+        return tuple(t for t in read if isinstance(self.values.get(t), Tensor) and t not in self.cut.start
+                     and self.maker.get(t, -1) not in {-1, *self.refused})[:FEW]
 
     def behind(self, live: Sequence[int]) -> tuple[str, ...]:
-        """Tensors that refused nodes make, of known form, behind which nothing is refused."""
-        followed: set[str] = set()  # tensors that a refused node follows on
-        for index in reversed(live):
-            node = self.nodes[index]
-            if index in self.refused or followed.intersection(node.outputs):
-                followed.update(node.inputs)
-        made = [o for index in self.refused for o in self.nodes[index].outputs if o and o not in followed]
+        """Tensors of known form that nodes make which are not supported, and nodes read which are."""
+        read = {source for index in live if index not in self.refused for source in self.nodes[index].inputs}
+        made = [o for index in self.refused for o in self.nodes[index].outputs if o in read]
         return tuple(t for t in made if isinstance(self.values[t], Tensor))[:FEW]

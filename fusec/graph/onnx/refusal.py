@@ -40,9 +40,9 @@ class Unsupported(InputError):
     nodes
         How many nodes the network has in all; those that no output needs are not counted.
     before
-        Computed tensors in front of the refused nodes: `--to` ends there.
+        Tensors that supported nodes make and refused ones read: `--to` ends there.
     behind
-        Tensors of known form that refused nodes make, with none refused behind them: `--from` begins there.
+        Tensors of known form that refused nodes make and supported ones read: `--from` begins there.
     """
 
     def __init__(self, where: str, refused: tuple[Refused, ...], nodes: int, before: tuple[str, ...],
