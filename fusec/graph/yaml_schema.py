@@ -135,13 +135,15 @@ class PoolSpec(WindowSpec):
 
     stride: WindowPair | None = Field(None, title=f"1 to {MAX_WINDOW:,}, or [height, width]",
                                       description="step of the window; the kernel's size when left out")
-    padding: PlainPadding = Field(Edges(), description="positions around the image; less than the kernel")
+    dilation: WindowPair = Field((1, 1), description="step between the window's points")
+    padding: PlainPadding = Field(Edges(), description="positions around the image; less than the kernel with its dilation")
     ceil_mode: Flag = Field(False, description="round the output's size up")
 
     @field_validator("padding")
     @classmethod
     def _below_kernel(cls, value: Edges, info: ValidationInfo) -> Edges:
-        height, width = info.data.get("kernel", (MAX_EXTENT + 1, MAX_EXTENT + 1))
+        kernel, dilation = info.data.get("kernel", (MAX_EXTENT + 1, MAX_EXTENT + 1)), info.data.get("dilation", (1, 1))
+        height, width = ((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
         if max(value.top, value.bottom) >= height or max(value.left, value.right) >= width:
             raise PydanticCustomError("pool_padding", "Input should be below the kernel, or a window sees padding only")
         return value
@@ -150,8 +152,6 @@ class PoolSpec(WindowSpec):
 class MaxPool2dSpec(PoolSpec):
     """The largest value under the window; padding never wins."""
 
-    dilation: WindowPair = Field((1, 1), description="step between the window's points")
-
     def layer(self) -> L.Layer:
         return L.MaxPool2d(self.kernel, self.stride or self.kernel, self.dilation, self.padding.edges(), self.ceil_mode)
 
@@ -159,7 +159,6 @@ class MaxPool2dSpec(PoolSpec):
 class AvgPool2dSpec(PoolSpec):
     """The mean under the window."""
 
-    dilation: WindowPair = Field((1, 1), description="step between the window's points")
     count_include_pad: Flag = Field(True, description="count padding as zeros; else divide by the image's positions alone")
 
     def layer(self) -> L.Layer:

@@ -17,8 +17,10 @@ from fusec.graph.graph import LayerGraph, Node, wrong_count
 from fusec.graph.onnx.extent import Extent, follow
 from fusec.graph.onnx.refusal import Refusal
 from fusec.graph.onnx.values import Image, Tensor
-from fusec.graph.onnx.views import arrangement
+from fusec.graph.onnx.views import arrangement, shuffle
 from fusec.graph.shapes import Shape, infer, misfit, size_rule
+
+MOST_SHUFFLED = 4096  # channels that are put into another order
 
 Params = Mapping[str, NDArray[Any]]
 
@@ -75,6 +77,9 @@ class Builder:
         if tensor in self._arranged:
             return self._arranged[tensor]
         layer = arrangement(tensor.axes)
+        order = shuffle(tensor.axes) if layer is None else None
+        if order is not None and len(order) <= MOST_SHUFFLED:
+            return self._shuffled(tensor, order, name)
         if layer is None:
             raise Refusal("a reshape or transpose in front of it is neither a view of an image nor a pixel shuffle",
                           "tensors are (N, C, H, W), (N, C, L) or (N, C); --to stops before, --from starts behind")
@@ -84,6 +89,15 @@ class Builder:
         result = Image(made.name, tensor.rank, made.batch, made.channels, made.height, made.width)
         self._arranged[tensor] = result
         return result
+
+    def _shuffled(self, tensor: Tensor, order: NDArray[Any], name: str | None) -> Image:
+        """Channels in another order, as a convolution of zeros and ones."""
+        source = self.images[tensor.source]
+        weight = np.eye(source.channels, dtype=np.float32)[order].reshape(-1, source.channels, 1, 1)
+        layer = L.Conv2d((1, 1), out_channels=len(order), bias=False)
+        made = self.add(name or self.auxiliary(f"{tensor.source}.shuffle"), layer, [source], {"weight": weight})
+        self._arranged[tensor] = Image(made.name, tensor.rank, made.batch, made.channels, made.height, made.width)
+        return self._arranged[tensor]
 
     def output(self, name: str, tensor: Tensor) -> str:
         """The layer of this name that makes a network output: a vector where the tensor has two axes, else an image."""

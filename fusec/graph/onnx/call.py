@@ -139,10 +139,3 @@ def normal_axis(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise Refusal(f"there is no axis {axis} in a tensor of {rank} axes", "the file is damaged")
     return axis % rank
-
-
-def only_first_output(call: Call, what: str) -> None:
-    """Refusal where the node has further outputs."""
-    if any(call.node.outputs[1:]):
-        raise Refusal(f"{what} is not made", "use the first output alone")
-

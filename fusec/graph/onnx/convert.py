@@ -82,6 +82,7 @@ class _Converter:
         self.values: dict[str, Value] = {}
         self.problems: list[Problem] = []
         self.refused: dict[int, Refused] = {}
+        self.unmade: dict[str, OnnxNode] = {}  # further outputs, and the nodes that leave them out
         self.builder = Builder({*self.maker, *self.weights, *(i.name for i in self.graph.input)})
 
     def run(self) -> LayerGraph:
@@ -187,6 +188,7 @@ class _Converter:
             self.refuse(index, f"it depends on the image's size: {reason}", FIXED)
             return
         self.values.update((name, value) for name, value in zip(node.outputs, made, strict=False) if name)
+        self.unmade.update(dict.fromkeys(filter(None, node.outputs[len(made):]), node))
 
     def refuse(self, index: int, why: str, instead: str) -> None:
         node = self.nodes[index]
@@ -224,6 +226,9 @@ class _Converter:
 
     def value(self, name: str) -> Value:
         """What is known of a tensor."""
+        if name in self.unmade:
+            raise Refusal(f"its input {show(name)} is not made: of {self.unmade[name].operator} only the first output is",
+                          "export without it")
         if name not in self.values:
             if name not in self.weights:
                 raise Refusal(f"nothing makes its input {show(name)}",
@@ -237,7 +242,10 @@ class _Converter:
         """The layer that makes an output, of the output's name and rank; None where something is wrong."""
         value = self.values.get(name, Lost())
         if isinstance(value, Lost):
-            if not self.refused and not self.problems:
+            if name in self.unmade:
+                self.problems.append(Problem(f"the output {show(name)} is not made: of {self.unmade[name].operator} only the "
+                                             "first output is", self.where, "leave it out with --to"))
+            elif not self.refused and not self.problems:
                 self.problems.append(Problem(f"nothing makes the output {show(name)}", self.where, "the file is damaged"))
             return None
         if isinstance(value, Known):

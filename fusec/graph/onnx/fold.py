@@ -24,7 +24,7 @@ from fusec.graph.onnx.values import Known, known
 
 FIXED = "give the network's input a fixed height and width"
 MAX_FOLDED = 1 << 26  # elements of a folded tensor, 256 MiB of float32
-MAX_MADE = 1 << 20  # of one that is made of nothing: filled, repeated, counted up
+MAX_MADE = 1 << 20  # of one that is repeated, counted up, or spread by arithmetic
 
 Array = NDArray[Any]
 Arrays = Sequence["Array | None"]
@@ -115,16 +115,16 @@ def _constant(call: Fold) -> Array:
     raise Refusal(f"constants of {name} are not read", "numbers are")
 
 
-def _limited(shape: Sequence[int]) -> tuple[int, ...]:
-    if len(shape) > MAX_RANK or any(s < 0 for s in shape) or math.prod(shape) > MAX_MADE:
-        raise Refusal(f"it makes a constant of {list(shape)[:MAX_RANK]}", f"up to {MAX_MADE:,} elements are made")
+def _limited(shape: Sequence[int], most: int = MAX_MADE) -> tuple[int, ...]:
+    if len(shape) > MAX_RANK or any(s < 0 for s in shape) or math.prod(shape) > most:
+        raise Refusal(f"it makes a constant of {list(shape)[:MAX_RANK]}", f"up to {most:,} elements are made")
     return tuple(shape)
 
 
 def _constant_of_shape(call: Fold) -> Array:
     value = call.attribute("value")
     fill = np.zeros(1, np.float32) if value is None else to_array(value, call.folder)
-    return np.full(_limited(whole_numbers(call[0])), fill.reshape(-1)[0])
+    return np.broadcast_to(fill.reshape(-1)[0], _limited(whole_numbers(call[0]), MAX_FOLDED))
 
 
 def _range(call: Fold) -> Array:

@@ -10,7 +10,7 @@ from onnx import TensorProto
 from fusec.graph import layers as L
 from fusec.graph.limits import MAX_NUMBER
 from fusec.graph.onnx.broadcast import per_channel
-from fusec.graph.onnx.call import Call, Converter, only_first_output
+from fusec.graph.onnx.call import Call, Converter
 from fusec.graph.onnx.proto import FLOATS, type_name
 from fusec.graph.onnx.refusal import Refusal
 from fusec.graph.onnx.values import Tensor
@@ -45,7 +45,6 @@ def identity(call: Call) -> Tensor:
 
 
 def dropout(call: Call) -> Tensor:
-    only_first_output(call, "the mask")
     if call.has(2) and bool(call.constant(2).reshape(-1)[:1].any()):
         raise Refusal("it drops values, as in training", "export the network for inference")
     return call.tensor()

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fusec.graph import layers as L
 from fusec.graph.limits import MAX_FACTOR
 from fusec.graph.onnx.extent import Extent, Open, divide
@@ -103,6 +106,21 @@ def arrangement(axes: Axes) -> L.Layer | None:
     if not rows and not columns and _in_order(channels):
         return L.Flatten()
     return _depth_to_space(channels, rows, columns)
+
+
+def shuffle(axes: Axes) -> NDArray[np.int64] | None:
+    """For each channel the image's channel that it is, where axes only reorder channels; None where they do not."""
+    if not 2 <= len(axes) <= 4:
+        return None
+    batch, channels, *sides = (merged(axis) for axis in axes)
+    plain = all(_untouched(axis, which) for axis, which in zip((batch, *sides), (N, H, W), strict=False))
+    if not plain or any(d.axis != C for d in channels):
+        return None
+    order = np.zeros(1, np.int64)
+    for digit in channels:
+        assert isinstance(digit.extent, int)  # the number of channels always is
+        order = (order[:, None] + np.arange(digit.extent) * digit.stride).reshape(-1)
+    return order
 
 
 def _untouched(axis: tuple[Digit, ...], which: int) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusec.graph import layers as L
-from fusec.graph.onnx.call import Call, Converter, only_first_output
+from fusec.graph.onnx.call import Call, Converter
 from fusec.graph.onnx.extent import Extent
 from fusec.graph.onnx.fold import FIXED
 from fusec.graph.onnx.refusal import Refusal
@@ -166,7 +166,6 @@ def _transposed(call: Call, image: Image, kernel: Sequence[int], spare: L.Pair) 
 
 
 def max_pool(call: Call) -> Tensor:
-    only_first_output(call, "the place of each maximum")
     image = call.picture()
     window = slide(call, image, call.attribute("kernel_shape"))
     return call.emit(L.MaxPool2d(window.kernel, window.stride, window.dilation, window.padding, _ceil(call)), [image])

@@ -161,6 +161,14 @@ def test_a_pixel_shuffle_of_open_sizes_as_exporters_write_it() -> None:
     assert kinds(graph) == ["depth_to_space"]
 
 
+def test_a_channel_shuffle_is_a_convolution_of_zeros_and_ones() -> None:
+    nodes = [node("Reshape", ["x", "apart"], ["a"]), node("Transpose", ["a"], ["b"], perm=[0, 2, 1, 3, 4]),
+             node("Reshape", ["b", "joined"], ["y"])]
+    proto = model(nodes, {"apart": ints(0, 3, 4, 5, 6), "joined": ints(0, -1, 5, 6)}, inputs={"x": ("N", 12, 5, 6)})
+    graph = assert_equal(proto, normal(2, 12, 5, 6), tolerance=0)
+    assert kinds(graph) == ["conv2d"]
+
+
 def test_sizes_of_a_resize_computed_from_the_shape() -> None:
     nodes = [node("Shape", ["x"], ["s"]), node("Slice", ["s", "zero", "two"], ["front"]),
              node("Slice", ["s", "two", "four"], ["sides"]),
