@@ -7,6 +7,7 @@ the tests run all the same, but the list is not compared.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -66,6 +67,12 @@ def stored(folder: Path) -> Iterator[tuple[list[Any], list[Any]]]:
             paths = sorted(sets.glob(f"{prefix}_*.pb"), key=lambda path: int(path.stem.rsplit("_", 1)[1]))
             return [onnx.numpy_helper.to_array(onnx.TensorProto.FromString(path.read_bytes())) for path in paths]
         yield arrays("input"), arrays("output")
+
+
+def test_the_page_lists_every_operator() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "onnx.md").read_text(encoding="utf-8")
+    listed = [word for row in re.findall(r"^\| ([A-Z][^|]*) \|", page, re.MULTILINE) for word in row.split(", ")]
+    assert sorted(listed) == sorted(OPERATORS)
 
 
 def by_reference(graph: LayerGraph) -> Callable[..., Any]:
