@@ -75,7 +75,7 @@ def main() -> int:
         model = fusec.compile(options.network, target=options.target, shape=photos.shape)
         scores = model(photos).reshape(len(photos), -1)
         if scores.shape[1] != len(labels):
-            raise InputError(f"the network has {scores.shape[1]} classes, but there are {len(labels)} names", str(options.labels))
+            raise InputError(f"the network has {scores.shape[1]} classes, not {len(labels)}", str(options.labels))
     except (FusecError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, FusecError) else 2

@@ -1,7 +1,7 @@
 """Enlarge a picture, or a clip frame by frame, with a network from an ONNX file (or a description with weights).
 
-In: an upscaling network for luma or RGB from 0 to 1, and a picture or a clip. Out: the same, as many times larger as the network
-makes it. Networks of one channel get the luma; the colours are enlarged bicubically.
+In: an upscaling network for luma or RGB from 0 to 1, and a picture or a clip. Out: the same, as many times larger as the
+network makes it. Networks of one channel get the luma; the colours are enlarged bicubically.
 
     python examples/upscale.py model.onnx picture.png -o large.png     # extras: onnx, image
     python examples/upscale.py model.onnx clip.mp4 -o large.mp4        # and video

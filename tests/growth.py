@@ -267,6 +267,43 @@ def upsample(b: Builder, t: Tensor) -> Tensor | None:
     return b.add(L.Upsample((b.pick(2, 1, 3), b.pick(2, 1, 3))), [t])
 
 
+def upsample_linear(b: Builder, t: Tensor) -> Tensor | None:
+    """In exact networks by powers of two: the weights along an axis are halves or quarters of an output pixel."""
+    factors = (2, 1, 4) if b.exact else (2, 1, 3, 4, 5)
+    layer = L.Upsample((b.pick(*factors), b.pick(*factors)), "linear", b.pick("half_pixel", "asymmetric"))
+    finer = sum(f.bit_length() for f in layer.factor if f > 1)
+    return b.add(layer, [t], None, 2 * t.units << finer, t.bits + finer)
+
+
+def space_to_depth(b: Builder, t: Tensor) -> Tensor | None:
+    """Of a tensor made large enough."""
+    block = b.pick(2, 3)
+    if t.shape.channels * block**2 > 140:
+        return None
+    if t.side(L.Axis.Y) % block or t.side(L.Axis.X) % block:
+        large = b.add(L.Upsample((block, block)), [t])
+        if large is None:
+            return None
+        t = large
+    return b.add(L.SpaceToDepth(block), [t])
+
+
+def slice_channels(b: Builder, t: Tensor) -> Tensor | None:
+    start = b.draw(st.integers(0, t.shape.channels - 1))
+    return b.add(L.SliceChannels(start, b.draw(st.integers(start + 1, t.shape.channels)), b.pick(1, 1, 2, 3)), [t])
+
+
+def crop(b: Builder, t: Tensor) -> Tensor | None:
+    return b.add(L.Crop(*(b.pick(0, 1, 3) for _ in range(4))), [t])
+
+
+def pad(b: Builder, t: Tensor) -> Tensor | None:
+    """At times zeros in front of what takes them in."""
+    value = b.pick(0, 0, 2, -3)
+    padded = b.add(L.Pad(L.Padding(*(b.pick(0, 1, 2) for _ in range(4))), value), [t], None, max(t.units, abs(value) << t.bits))
+    return b.pick(conv, avg_pool)(b, padded) if padded and b.chance(2) else padded
+
+
 def depth_to_space(b: Builder, t: Tensor) -> Tensor | None:
     """Behind a convolution that makes the channels it needs."""
     block = b.pick(2, 3)
@@ -364,8 +401,8 @@ def local_response_norm(b: Builder, t: Tensor) -> Tensor | None:
 
 KINDS: tuple[Grow, ...] = (conv, relu, conv, max_pool, conv, avg_pool, leaky_relu, prelu, clip, conv_transpose, upsample,
                            depth_to_space, linear, channel_affine, batch_norm, identity, flatten, hard_sigmoid, sign, power,
-                           global_max_pool)
+                           global_max_pool, upsample_linear, space_to_depth, slice_channels, crop, pad)
 SMOOTH = (L.Sigmoid(), L.Tanh(), L.Silu(), L.Elu(0.7), L.Selu(), L.HardSwish(), L.Softplus(), L.Gelu(), L.Gelu("tanh"),
           L.Mish())
-FLOATING: tuple[Grow, ...] = (_plain(*SMOOTH), _plain(*SMOOTH), _plain(L.GlobalAvgPool2d()), _plain(L.Softmax()),
-                              local_response_norm)
+FLOATING: tuple[Grow, ...] = (_plain(*SMOOTH), _plain(*SMOOTH), _plain(L.GlobalAvgPool2d()),
+                              _plain(L.Softmax(), L.LogSoftmax()), local_response_norm)

@@ -80,6 +80,12 @@ def size_rule(layer: L.Layer, axis: L.Axis) -> SizeRule:
         return SizeRule(((layer.factor[axis.value], 0, 1),))
     if isinstance(layer, L.DepthToSpace):
         return SizeRule(((layer.block, 0, 1),))
+    if isinstance(layer, L.SpaceToDepth):
+        return SizeRule(((1, 0, layer.block),))
+    if isinstance(layer, L.Crop):
+        return SizeRule(((1, -sum(layer.along(axis)), 1),))
+    if isinstance(layer, L.Pad):
+        return SizeRule(((1, sum(layer.padding.along(axis)), 1),))
     if isinstance(layer, L.GlobalPool2d | L.Linear | L.Flatten):
         return ONE
     return SAME
@@ -125,6 +131,12 @@ def _extent(layer: L.Layer, axis: L.Axis, extent: int | None) -> int | None:
         return None
     result = rule(extent)
     name = "height" if axis is L.Axis.Y else "width"
+    if isinstance(layer, L.SpaceToDepth) and extent % layer.block:
+        raise InputError(f"space_to_depth with block {layer.block} needs a multiple of {layer.block} as {name}, not {extent}",
+                         hint="a pad or a crop before it can make one")
+    if result < 1 and isinstance(layer, L.Crop):
+        raise InputError(f"output {name} would be {result}: {sum(layer.along(axis))} of {extent} are taken off",
+                         hint="a smaller crop or a larger image")
     if result < 1:
         raise InputError(f"output {name} would be {result}: the window is larger than the padded input of {extent}",
                          hint="a smaller kernel, more padding or a larger image")
@@ -146,6 +158,12 @@ def _channels(layer: L.Layer, inputs: Sequence[Shape]) -> int:
             raise InputError(f"depth_to_space with block {layer.block} needs a multiple of {layer.block**2} channels, "
                              f"not {first}")
         return first // layer.block**2
+    if isinstance(layer, L.SpaceToDepth):
+        return first * layer.block**2
+    if isinstance(layer, L.SliceChannels):
+        if layer.stop > first:
+            raise InputError(f"slice_channels takes channels {layer.start} to {layer.stop - 1}, but its input has {first}")
+        return layer.channels
     if isinstance(layer, L.Concat):
         if len({(s.height, s.width) for s in inputs}) > 1:
             raise InputError(f"concat needs inputs of one height and width, not {', '.join(map(str, inputs))}")

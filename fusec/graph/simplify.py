@@ -1,16 +1,16 @@
 """Rewrites a layer graph into the fewer, larger nodes that kernels are made of; the second step of the pipeline.
 
-In: a `LayerGraph` as read. Out: `Simplified`, an equal graph and where the original names went. Four passes, each making a new
-graph: identities are dropped, batch-norms and constants of each channel folded, linear layers turned into convolutions (each is
-one with a single output position), and activations attached to the node that makes their input. The arithmetic stays the same
-but for the one rounding of the weights a batch-norm is folded into.
+In: a `LayerGraph` as read. Out: `Simplified`, an equal graph and where the original names went. Five passes, each making a new
+graph: identities are dropped, batch-norms and constants of each channel folded, zeros added before a convolution made its
+padding, linear layers turned into convolutions (each is one with a single output position), and activations attached to the
+node that makes their input. The arithmetic stays the same but for the one rounding of the weights a batch-norm is folded into.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -108,15 +108,23 @@ def simplify(graph: LayerGraph) -> Simplified:
 
 
 def _drop_identities(graph: LayerGraph) -> _Rewrite:
-    """Readers of an identity, or of a flatten of one pixel, read its input."""
+    """Readers of an identity, of a flatten of one pixel, or of a crop or pad of nothing, read its input."""
     rewrite = _Rewrite(graph)
     for node in graph.nodes:
-        flat = isinstance(node.layer, L.Flatten) and graph.shapes[node.inputs[0]].one_pixel
-        if (flat or isinstance(node.layer, L.Identity)) and not node.epilogue:
+        if _is_idle(graph, node) and not node.epilogue:
             rewrite.merge(node, rewrite.source(node))
         else:
             rewrite.keep(node)
     return rewrite
+
+
+def _is_idle(graph: LayerGraph, node: Node) -> bool:
+    layer = node.layer
+    if isinstance(layer, L.Flatten):
+        return graph.shapes[node.inputs[0]].one_pixel
+    if isinstance(layer, L.Crop):
+        return not any(edge for axis in L.Axis for edge in layer.along(axis))
+    return isinstance(layer, L.Identity) or (isinstance(layer, L.Pad) and not layer.padding)
 
 
 # ---- batch norm
@@ -173,6 +181,51 @@ def _scaled(node: Node, scale: Array, shift: Array) -> Node:
     return replace(node, layer=replace(layer, bias=True), params={"weight": scaled.astype(dtype), "bias": bias.astype(dtype)})
 
 
+# ---- padding
+
+
+def _merge_pads(graph: LayerGraph) -> _Rewrite:
+    """Zeros before a convolution, or before an average pool that counts them, become its padding; pads nobody reads then go."""
+    rewrite = _Rewrite(graph)
+    around: dict[str, tuple[str, L.Padding]] = {}  # a pad with zeros -> the tensor that they, and those before, are added to
+    takers: dict[str, str] = {}
+    for node in graph.nodes:
+        source, padding = around.get(node.inputs[0], (node.inputs[0], L.Padding())) if node.inputs else ("", L.Padding())
+        layer = node.layer
+        if isinstance(layer, L.Pad) and layer.value == 0 and not node.epilogue:
+            around[node.name] = (source, _sum(padding, layer.padding))
+        elif padding and isinstance(layer, L.Windowed) and _takes(layer, padding):
+            takers.setdefault(node.inputs[0], node.name)
+            node = replace(node, inputs=(source,), layer=replace(layer, padding=_sum(padding, layer.padding)))
+        rewrite.keep(node)
+    _drop_unread(rewrite, tuple(around), takers)
+    return rewrite
+
+
+def _drop_unread(rewrite: _Rewrite, pads: Sequence[str], takers: Mapping[str, str]) -> None:
+    """Drops those `pads` whose readers all read something else now; `takers` are the first to have taken in a pad's zeros."""
+    read = Counter(i for node in rewrite.nodes.values() for i in node.inputs)
+    for name in reversed(pads):
+        readers = rewrite.old.consumers(name)
+        if readers and not read[name] and name not in rewrite.old.outputs:
+            read.subtract(rewrite.nodes.pop(name).inputs)
+            rewrite.held[name] = takers[name] if name in takers else rewrite.held[readers[0].name]
+
+
+def _takes(layer: L.Layer, padding: L.Padding) -> bool:
+    """Whether a layer means the same with `padding` of its own in place of zeros in its input."""
+    if isinstance(layer, L.Conv2d):
+        return True
+    if not isinstance(layer, L.AvgPool2d) or layer.ceil_mode or not layer.count_include_pad:
+        return False
+    total = _sum(padding, layer.padding)
+    return all(max(total.along(axis)) < layer.window(axis).span for axis in L.Axis)
+
+
+def _sum(one: L.Padding, other: L.Padding) -> L.Padding:
+    return L.Padding(*(getattr(one, f.name) + getattr(other, f.name) for f in fields(L.Padding)))
+
+
 # ---- linear layers
 
 
@@ -223,4 +276,5 @@ def _attach_activations(graph: LayerGraph) -> _Rewrite:
     return rewrite
 
 
-PASSES: tuple[Callable[[LayerGraph], _Rewrite], ...] = (_drop_identities, _fold_batch_norms, _lower_linear, _attach_activations)
+PASSES: tuple[Callable[[LayerGraph], _Rewrite], ...] = (_drop_identities, _fold_batch_norms, _merge_pads, _lower_linear,
+                                                        _attach_activations)

@@ -22,6 +22,7 @@ from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph, Node
 from fusec.graph.read_yaml import read_yaml
 from fusec.graph.weights import SUFFIX, has_weights, save_weights
+from fusec.graph.yaml_schema import LAYER_SPECS
 
 LONGEST = 100  # characters of a name in a description
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
@@ -116,21 +117,16 @@ def _input(node: Node) -> dict[str, Any]:
 
 
 def _layer(node: Node, previous: str | None) -> dict[str, Any]:
-    """A layer's line: the fields that differ from their defaults."""
+    """A layer's line: the fields that have to be there, and those that differ from their defaults."""
     line: dict[str, Any] = {"name": node.name, "type": node.layer.kind}
     if node.inputs != (previous,):
         line["inputs"] = node.inputs[0] if len(node.inputs) == 1 else list(node.inputs)
     for field in sorted(dataclasses.fields(node.layer), key=lambda field: field.name != "out_channels"):
         value = getattr(node.layer, field.name)
-        if value != field.default or _always(node.layer, field.name):
+        spec = LAYER_SPECS[node.layer.kind].model_fields[field.name]
+        if value != field.default or spec.is_required() or spec.default is None:
             line[field.name] = _value(value)
     return line
-
-
-def _always(layer: L.Layer, name: str) -> bool:
-    """Whether a description has no default for it, or another one."""
-    return name == "out_channels" or (name == "stride" and isinstance(layer, L.Pool2d)) or isinstance(layer, L.Clip | L.Upsample
-                                                                                                     | L.DepthToSpace)
 
 
 def _value(value: Any) -> Any:

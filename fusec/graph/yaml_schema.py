@@ -25,6 +25,7 @@ from fusec.graph.yaml_values import (
     NonNegative,
     Number,
     Padding,
+    Place,
     PlainPadding,
     Positive,
     Size,
@@ -272,12 +273,17 @@ class LinearSpec(LayerSpec):
 
 
 class UpsampleSpec(LayerSpec):
-    """Repeats every pixel (nearest neighbour)."""
+    """Enlargement by whole factors. Beyond its outermost pixels the image goes on as they are."""
 
     factor: FactorPair = Field(description="enlargement")
+    mode: Annotated[str, one_of("nearest", "linear")] = Field(
+        "nearest", title="nearest or linear", description="each pixel repeated, or what lies between the pixels")
+    coordinates: Annotated[str, one_of("half_pixel", "asymmetric")] = Field(
+        "half_pixel", title="half_pixel or asymmetric",
+        description="linear: output position o lies at (o + 1/2) / factor - 1/2 of the input, or at o / factor")
 
     def layer(self) -> L.Layer:
-        return L.Upsample(self.factor)
+        return L.Upsample(self.factor, self.mode, self.coordinates)
 
 
 class DepthToSpaceSpec(LayerSpec):
@@ -289,6 +295,58 @@ class DepthToSpaceSpec(LayerSpec):
 
     def layer(self) -> L.Layer:
         return L.DepthToSpace(self.block, L.DepthToSpaceOrder(self.order))
+
+
+class SpaceToDepthSpec(LayerSpec):
+    """Moves block x block pixels into channels, those of one place in the block together.
+
+    The size has to be a multiple of the block. Of an open size that is not, the rows and columns left over are dropped.
+    """
+
+    block: FactorPart = Field(title=f"1 to {MAX_FACTOR}", description="reduction")
+
+    def layer(self) -> L.Layer:
+        return L.SpaceToDepth(self.block)
+
+
+class SliceChannelsSpec(LayerSpec):
+    """Channels start, start + step, ... below stop."""
+
+    start: Place = Field(0, description="the first channel, counted from 0")
+    stop: Size = Field(description="the channel to stop before")
+    step: Size = Field(1, description="from one channel to the next")
+
+    @field_validator("stop")
+    @classmethod
+    def _above_start(cls, value: int, info: ValidationInfo) -> int:
+        if value <= info.data.get("start", 0):
+            raise PydanticCustomError("order", "Input should be above start")
+        return value
+
+    def layer(self) -> L.Layer:
+        return L.SliceChannels(self.start, self.stop, self.step)
+
+
+class CropSpec(LayerSpec):
+    """Takes rows and columns off the image's sides."""
+
+    top: Place = Field(0, description="rows")
+    bottom: Place = Field(0, description="rows")
+    left: Place = Field(0, description="columns")
+    right: Place = Field(0, description="columns")
+
+    def layer(self) -> L.Layer:
+        return L.Crop(self.top, self.bottom, self.left, self.right)
+
+
+class PadSpec(LayerSpec):
+    """Adds rows and columns of one value at the image's sides; zeros before a convolution become its padding."""
+
+    padding: PlainPadding = Field(description="positions added")
+    value: Number = Field(0.0, description="their value")
+
+    def layer(self) -> L.Layer:
+        return L.Pad(self.padding.edges(), self.value)
 
 
 SPREAD = "One channel goes with every channel of the others, one pixel with every pixel."
@@ -319,6 +377,7 @@ PLAIN: dict[str, tuple[L.Layer, str]] = {
     "concat": (L.Concat(), "Joins tensors along the channels."),
     "flatten": (L.Flatten(), "(channels, height, width) to one row of channels; needs a fixed size."),
     "softmax": (L.Softmax(), "exp(x) / sum(exp(x)) over the channels."),
+    "log_softmax": (L.LogSoftmax(), "x - log(sum(exp(x))) over the channels."),
     "identity": (L.Identity(), "Passes its input on; removed before planning."),
     "dropout": (L.Identity(), "Passes its input on, as dropout does at inference; removed before planning."),
 }
@@ -340,5 +399,9 @@ LAYER_SPECS: dict[str, type[LayerSpec]] = {
     "linear": LinearSpec,
     "upsample": UpsampleSpec,
     "depth_to_space": DepthToSpaceSpec,
+    "space_to_depth": SpaceToDepthSpec,
+    "slice_channels": SliceChannelsSpec,
+    "crop": CropSpec,
+    "pad": PadSpec,
     **dict.fromkeys(PLAIN, LayerSpec),
 }

@@ -128,6 +128,8 @@ def _scale(layer: L.Layer, axis: L.Axis) -> Fraction:
         return Fraction(1, layer.factor[axis.value])
     if isinstance(layer, L.DepthToSpace):
         return Fraction(1, layer.block)
+    if isinstance(layer, L.SpaceToDepth):
+        return Fraction(layer.block)
     if isinstance(layer, L.GlobalPool2d | L.Flatten | L.Linear):
         return Fraction(0)
     return Fraction(1)
@@ -144,6 +146,14 @@ def _spatial(layer: L.Layer, axis: L.Axis, out: Affine) -> Affine:
     elif isinstance(layer, L.Windowed):
         w = layer.window(axis)
         start, end = first * w.stride - w.before, last * w.stride - w.before + w.span - 1
+    elif isinstance(layer, L.Crop | L.Pad):
+        moved = layer.along(axis)[0] if isinstance(layer, L.Crop) else -layer.padding.along(axis)[0]
+        start, end = first + moved, last + moved
+    elif isinstance(layer, L.SpaceToDepth):
+        start, end = first * layer.block, (last + 1) * layer.block - 1
+    elif isinstance(layer, L.Upsample) and layer.linear:  # the pixels before and behind where a position lies
+        centre = (scale - 1) / 2 if layer.coordinates == "half_pixel" else Fraction(0)
+        start, end = floor(first * scale + centre), ceil(last * scale + centre)
     else:
         start, end = floor(first * scale), floor(last * scale)
     return Affine(out.scale * scale, start, end - start + 1)
@@ -155,7 +165,9 @@ def _channels(node: Node, out: Affine, shape: Shape) -> Affine:
     if isinstance(layer, L.Conv2d | L.ConvTranspose2d):
         depthwise = layer.groups == layer.out_channels == shape.channels
         return out if depthwise else whole
-    if isinstance(layer, L.LocalResponseNorm | L.Softmax) or (isinstance(layer, L.Elementwise) and shape.channels == 1):
+    if isinstance(layer, L.LocalResponseNorm | L.Softmax | L.LogSoftmax | L.SpaceToDepth | L.SliceChannels):
+        return whole
+    if isinstance(layer, L.Elementwise) and shape.channels == 1:
         return whole
     if isinstance(layer, L.Concat | L.DepthToSpace | L.Flatten | L.Linear):
         if out.scale != 0:

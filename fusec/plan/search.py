@@ -33,7 +33,7 @@ CHANNEL_TILES = (8, 16, 32, 64, 128, 256)
 IMAGE_TILES = (1, 2, 4, 8, 16, 32)
 LONGEST_STEP = 32  # rows of a step
 STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # of an image, one above the other
-POINTWISE = (L.GlobalPool2d, L.Flatten, L.Activation, L.Elementwise, L.Concat)
+POINTWISE = (L.GlobalPool2d, L.Flatten, L.Activation, L.Elementwise, L.Concat, L.SpaceToDepth, L.SliceChannels, L.Crop, L.Pad)
 KIB = 1024
 
 

@@ -30,8 +30,8 @@ Floats = NDArray[np.float64]
 WALKED = 1.05  # CUDA: strips against tiles, beyond what is counted; not yet measured
 OVERLAP_LOSS = {"cuda": 0.6, "cpu": 0.23}  # share of the shorter of compute and memory time the longer one does not hide
 FUNCTION_COST = 38.0  # instructions of an exponential, a power or a division per output
-FUNCTIONS = (L.LocalResponseNorm, L.Softmax, L.Sigmoid, L.Tanh, L.Silu, L.Elu, L.Selu, L.Softplus, L.Gelu, L.Mish, L.Power,
-             L.Sqrt, L.Exp)  # the layers that take one
+FUNCTIONS = (L.LocalResponseNorm, L.Softmax, L.LogSoftmax, L.Sigmoid, L.Tanh, L.Silu, L.Elu, L.Selu, L.Softplus, L.Gelu, L.Mish,
+             L.Power, L.Sqrt, L.Exp, L.Div)  # the layers that take one
 ACTIVATION_COST = 1.2  # instructions of an epilogue's step per output
 
 # CUDA: one block of THREADS computes one stage after the other
@@ -172,8 +172,10 @@ def _reads(layer: L.Layer, node: Node, read: Ints) -> float | Floats:
         return np.asarray(read[1] * read[2], dtype=np.float64)
     if isinstance(layer, L.LocalResponseNorm):
         return float(layer.size)
-    if isinstance(layer, L.Softmax):
+    if isinstance(layer, L.Softmax | L.LogSoftmax):
         return 3.0  # maximum, sum, result
+    if isinstance(layer, L.Upsample) and layer.linear:
+        return 4.0
     return float(len(node.inputs)) if isinstance(layer, L.Elementwise) else 1.0
 
 

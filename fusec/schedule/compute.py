@@ -88,7 +88,13 @@ def _localised(layer: L.Layer, params: Params, box: Box, window: Box, shape: Sha
         height, width = layer.factor if isinstance(layer, L.Upsample) else (layer.block, layer.block)
         rows, columns = _part(box.y, window.y.start * height), _part(box.x, window.x.start * width)
         return layer, params, (ALL if isinstance(layer, L.Upsample) else _part(box.c, 0), rows, columns)
-    if isinstance(layer, L.LocalResponseNorm | L.Softmax):
+    if isinstance(layer, L.SliceChannels):
+        return replace(layer, start=0, stop=len(window.c)), params, (ALL, ALL, ALL)
+    if isinstance(layer, L.Crop | L.Pad):  # the window is what is left, or has the padding
+        return L.Identity(), params, (ALL, ALL, ALL)
+    if isinstance(layer, L.SpaceToDepth):
+        return layer, params, (_part(box.c, 0), ALL, ALL)
+    if isinstance(layer, L.LocalResponseNorm | L.Softmax | L.LogSoftmax):
         return layer, params, (_part(box.c, window.c.start), ALL, ALL)
     if isinstance(layer, L.Flatten):
         return layer, params, (_part(box.c, 0), ALL, ALL)

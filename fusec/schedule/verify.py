@@ -16,7 +16,7 @@ from fusec.graph.limits import MAX_EXTENT
 from fusec.schedule.box import AXES, span_at, within
 from fusec.schedule.ir import Affine, Buffer, Execution, Footprint, Overlap, Read, Schedule, Space, Stage
 from fusec.schedule.memory import ScratchLimit, check_limit, check_memory, live_elements, peak_stage, scratch_bytes
-from fusec.schedule.taps import READS_WHOLE_IMAGE, channel_taps, input_taps, leaves_image, wanted_outside
+from fusec.schedule.taps import READS_WHOLE_IMAGE, channel_taps, input_taps, leaves_image, repeats_edge, wanted_outside
 
 __all__ = ["live_elements", "peak_stage", "scratch_bytes", "verify"]
 
@@ -238,6 +238,8 @@ def _check_padding(stage: Stage, read: Read) -> None:
         return
     wanted = wanted_outside(stage.node.layer)
     outside = any(leaves_image(stage.node.layer, axis) for axis in L.Axis)
+    _require(not outside or not repeats_edge(stage.node.layer),
+             f"{stage.name}: repeats the edge of {read.buffer.name}, but does not check where it is")
     _require(not outside or read.buffer.padding_value == wanted,
              f"{stage.name}: takes padding for {wanted:g}, but {read.buffer.name} holds {read.buffer.padding_value:g}")
 

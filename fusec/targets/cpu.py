@@ -22,7 +22,8 @@ _LIBRARIES = {"conv2d": "conv2d.hpp", "conv2d_pool": "conv2d.hpp", "depthwise_co
               "conv_transpose2d.hpp", "max_pool2d": "pool.hpp", "avg_pool2d": "pool.hpp", "global_avg_pool2d": "reduce.hpp",
               "global_max_pool2d": "reduce.hpp", "softmax": "reduce.hpp", "copy": "pointwise.hpp", "concat": "pointwise.hpp",
               "upsample": "pointwise.hpp", "depth_to_space": "pointwise.hpp", "flatten": "pointwise.hpp",
-              "local_response_norm": "pointwise.hpp"}
+              "local_response_norm": "pointwise.hpp", "log_softmax": "reduce.hpp", "upsample_linear": "resize.hpp",
+              "space_to_depth": "moves.hpp", "slice_channels": "moves.hpp", "pad": "moves.hpp"}
 _LIBRARIES |= dict.fromkeys(ELEMENTWISE.values(), "elementwise.hpp")
 
 _REGISTERS = {16: 32, 8: 16, 4: 16}  # vector registers of AVX-512, AVX2, and SSE or NEON

@@ -24,7 +24,8 @@ _LIBRARIES = {"conv2d": "conv2d.cuh", "conv2d_pool": "conv2d.cuh", "dense": "den
               "conv_transpose2d.cuh", "max_pool2d": "pool.cuh", "avg_pool2d": "pool.cuh", "global_avg_pool2d": "reduce.cuh",
               "global_max_pool2d": "reduce.cuh", "softmax": "reduce.cuh", "copy": "pointwise.cuh", "concat": "pointwise.cuh",
               "upsample": "pointwise.cuh", "depth_to_space": "pointwise.cuh", "flatten": "pointwise.cuh",
-              "local_response_norm": "pointwise.cuh"}
+              "local_response_norm": "pointwise.cuh", "log_softmax": "reduce.cuh", "upsample_linear": "resize.cuh",
+              "space_to_depth": "moves.cuh", "slice_channels": "moves.cuh", "pad": "moves.cuh"}
 _LIBRARIES |= dict.fromkeys(ELEMENTWISE.values(), "elementwise.cuh")
 
 OTHER_REGISTERS = 40  # a thread of a stage without multiply-adds wants

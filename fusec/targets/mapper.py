@@ -126,22 +126,29 @@ class Mapper(ABC):
                 return (self.pool(index, stage, layer),)
             case L.GlobalPool2d() as layer:
                 return (self.call(index, stage, layer.kind, {}, (self.read(stage),)),)
-            case L.Softmax():
-                return (self.call(index, stage, "softmax", {"DEPTH": self.input_channels(stage)}, self.shifted(stage)),)
+            case L.Softmax() | L.LogSoftmax() as layer:
+                return (self.call(index, stage, layer.kind, {"DEPTH": self.input_channels(stage)}, self.shifted(stage)),)
             case L.LocalResponseNorm() as layer:
                 return (self.response_norm(index, stage, layer),)
             case L.Upsample() as layer:
-                numbers = G.enlarged_numbers(stage, stage.reads[0], layer.factor)
-                return (self.call(index, stage, layer.kind, numbers, (self.read(stage),)),)
+                return (self.upsample(index, stage, layer),)
             case L.DepthToSpace() as layer:
                 return (self.depth_to_space(index, stage, layer),)
+            case L.SpaceToDepth() as layer:
+                numbers = G.shrunk_numbers(stage, stage.reads[0], layer.block) | {"DEPTH": self.input_channels(stage)}
+                return (self.call(index, stage, layer.kind, numbers, (self.read(stage),)),)
+            case L.SliceChannels() as layer:
+                numbers = {"START": layer.start, "STEP": layer.step}
+                return (self.call(index, stage, layer.kind, numbers, self.shifted(stage)),)
+            case L.Pad() as layer:
+                return (self.pad(index, stage, layer),)
             case L.Flatten():
                 return (self.flatten(index, stage),)
             case L.Concat():
                 return self.concat(index, stage)
             case L.Elementwise() as layer:
                 return (self.call(index, stage, ELEMENTWISE[type(layer)], {}, self.operands(stage, layer)),)
-            case L.Activation():
+            case L.Activation() | L.Crop():
                 return (self.call(index, stage, "copy", {}, self.shifted(stage)),)
             case layer:
                 raise InternalError(f"no stage for {layer.kind}: simplify should have removed it")
@@ -221,6 +228,19 @@ class Mapper(ABC):
         numbers: G.Numbers = {"DEPTH": self.input_channels(stage), "SIZE": layer.size, "BEFORE": layer.size // 2,
                               "ALPHA": literal(layer.alpha), "BETA": literal(layer.beta), "K": literal(layer.k)}
         return self.call(index, stage, layer.kind, numbers, self.shifted(stage))
+
+    def upsample(self, index: int, stage: Stage, layer: L.Upsample) -> Call:
+        numbers = G.enlarged_numbers(stage, stage.reads[0], layer.factor)
+        if not layer.linear:
+            return self.call(index, stage, layer.kind, numbers, (self.read(stage),))
+        half = layer.coordinates == "half_pixel"
+        numbers |= {f"CENTRE_{a.name}": 1 - layer.factor[a.value] if half else 0 for a in L.Axis}
+        return self.call(index, stage, "upsample_linear", numbers, (self.read(stage),))
+
+    def pad(self, index: int, stage: Stage, layer: L.Pad) -> Call:
+        y, x = G.shift(stage, stage.reads[0])
+        numbers: G.Numbers = {"OFFSET_Y": y, "OFFSET_X": x, "VALUE": literal(layer.value)}
+        return self.call(index, stage, layer.kind, numbers, (self.read(stage),))
 
     def depth_to_space(self, index: int, stage: Stage, layer: L.DepthToSpace) -> Call:
         channels, dcr = self.shape(stage.writes).channels, layer.order is L.DepthToSpaceOrder.DCR

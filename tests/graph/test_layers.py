@@ -55,6 +55,15 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "no features": (lambda: L.Linear(0), "linear: out_features must be 1 to"),
     "upsample by 0": (lambda: L.Upsample((0, 2)), "upsample: factor must be 1 to 64"),
     "upsample too far": (lambda: L.Upsample((2, MAX_FACTOR + 1)), "factor must be 1 to 64"),
+    "upsample in cubes": (lambda: L.Upsample((2, 2), "cubic"), "upsample: mode must be nearest or linear, not 'cubic'"),
+    "upsample by corners": (lambda: L.Upsample((2, 2), "linear", "corners"), "coordinates must be half_pixel or"),
+    "block of pixels": (lambda: L.SpaceToDepth(65), "space_to_depth: block must be 1 to 64"),
+    "slice of nothing": (lambda: L.SliceChannels(3, 3), "stop must be above start, but 3 is not above 3"),
+    "slice backwards": (lambda: L.SliceChannels(0, 3, -1), "step must be 1 to"),
+    "slice from the end": (lambda: L.SliceChannels(-2, 3), "start must be 0 to"),
+    "crop": (lambda: L.Crop(left=-1), "crop: left must be 0 to"),
+    "pad": (lambda: L.Pad(1), r"pad: padding must be a Padding\("),  # type: ignore[arg-type]
+    "pad with infinity": (lambda: L.Pad(L.Padding(), math.inf), "value must be finite"),
     "block": (lambda: L.DepthToSpace(0), "depth_to_space: block must be 1 to 64"),
     "order": (lambda: L.DepthToSpace(2, "DCR"), "order must be a DepthToSpaceOrder"),  # type: ignore[arg-type]
 }

@@ -24,20 +24,21 @@ Arr = NDArray[Any]
 
 
 def onnx_run(operator: str, inputs: list[Arr], opset: int = 18, **attributes: Any) -> Arr:
-    """One ONNX operator, run by ONNX Runtime in float32."""
+    """One ONNX operator, run by ONNX Runtime; what is no integer in float32, and what is empty left out."""
     onnx = pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
-    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
-    names = [f"i{k}" for k in range(len(inputs))]
+    helper, float32, int64 = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    names = [f"i{k}" if x.size else "" for k, x in enumerate(inputs)]
+    arrays = {n: x if x.dtype.kind == "i" else x.astype(np.float32) for n, x in zip(names, inputs, strict=True) if n}
     node = helper.make_node(operator, names, ["y"], **attributes)
-    given_ = [helper.make_tensor_value_info(n, float32, x.shape) for n, x in zip(names, inputs, strict=True)]
+    given_ = [helper.make_tensor_value_info(n, int64 if x.dtype.kind == "i" else float32, x.shape) for n, x in arrays.items()]
     graph = helper.make_graph([node], "one", given_, [helper.make_tensor_value_info("y", float32, None)])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (result,) = session.run(None, dict(zip(names, (np.asarray(x, dtype=np.float32) for x in inputs), strict=True)))
+    (result,) = session.run(None, arrays)
     return np.asarray(result)
 
 
@@ -153,6 +154,53 @@ def test_depth_to_space_is_onnx_depth_to_space(block: int, made: int, order: L.D
     np.testing.assert_array_equal(ours, onnx_run("DepthToSpace", [x], blocksize=block, mode=order.value))
 
 
+@given(SMALL, SMALL, SEEDS)
+def test_space_to_depth_is_onnx_space_to_depth(block: int, channels: int, seed: int) -> None:
+    x = np.random.default_rng(seed).permuted(np.arange(2.0 * channels * block**2 * 6)).astype(np.float32)
+    x = x.reshape(2, channels, 2 * block, 3 * block)
+    ours = apply(L.SpaceToDepth(block), {}, [x])
+    np.testing.assert_array_equal(ours, onnx_run("SpaceToDepth", [x], blocksize=block))
+    np.testing.assert_array_equal(apply(L.DepthToSpace(block, L.DepthToSpaceOrder.DCR), {}, [ours]), x)
+
+
+@given(images(), st.tuples(st.integers(1, 5), st.integers(1, 5)), st.sampled_from(["half_pixel", "asymmetric"]))
+def test_linear_upsample_is_onnx_resize(x: Arr, factor: tuple[int, int], coordinates: str) -> None:
+    ours = apply(L.Upsample(factor, "linear", coordinates), {}, [x])
+    scales = np.array([1, 1, *factor], np.float32)
+    theirs = onnx_run("Resize", [x, np.array([]), scales], mode="linear", coordinate_transformation_mode=coordinates)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    again = apply(L.Upsample(factor, "linear", coordinates), {}, [x.astype(np.float64)])
+    np.testing.assert_allclose(ours, again, rtol=1e-5, atol=1e-5)
+
+
+@given(images(), st.lists(st.integers(0, 3), min_size=4, max_size=4), st.sampled_from([0.0, -2.5]))
+def test_pad_is_onnx_pad(x: Arr, edges: list[int], value: float) -> None:
+    layer = L.Pad(L.Padding(*edges), value)
+    p = layer.padding
+    pads = [0, 0, p.top, p.left, 0, 0, p.bottom, p.right]
+    padded = apply(layer, {}, [x])
+    np.testing.assert_array_equal(padded, onnx_run("Pad", [x, np.array(pads), np.array(value)]))
+    np.testing.assert_array_equal(apply(L.Crop(*edges), {}, [padded]), x)
+
+
+@given(images(6), st.data())
+def test_slices_are_onnx_slices(x: Arr, data: st.DataObject) -> None:
+    """Of channels; and of pixels, in steps: a crop, and a pool whose window is one pixel."""
+    def bounds(extent: int) -> tuple[int, int, int]:
+        start = data.draw(st.integers(0, extent - 1))
+        return start, data.draw(st.integers(start + 1, extent)), data.draw(st.integers(1, 4))
+
+    def theirs(axis: int, start: int, stop: int, step: int) -> Arr:
+        return onnx_run("Slice", [x, np.array([start]), np.array([stop]), np.array([axis]), np.array([step])])
+
+    chosen = bounds(6)
+    np.testing.assert_array_equal(apply(L.SliceChannels(*chosen), {}, [x]), theirs(1, *chosen))
+    height = x.shape[2]
+    start, stop, step = bounds(height)
+    cropped = apply(L.Crop(start, height - stop), {}, [x])
+    np.testing.assert_array_equal(apply(L.MaxPool2d((1, 1), (step, 1)), {}, [cropped]), theirs(2, start, stop, step))
+
+
 @given(images(), SEEDS)
 def test_prelu_is_onnx_prelu(x: Arr, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -179,6 +227,7 @@ def test_prelu_is_onnx_prelu(x: Arr, seed: int) -> None:
     (L.Abs(), "Abs", {}),
     (L.Exp(), "Exp", {}),
     (L.Softmax(), "Softmax", {"axis": 1}),
+    (L.LogSoftmax(), "LogSoftmax", {"axis": 1}),
     (L.GlobalAvgPool2d(), "GlobalAveragePool", {}),
     (L.GlobalMaxPool2d(), "GlobalMaxPool", {}),
 ], ids=lambda v: v.kind if isinstance(v, L.Layer) else "")
@@ -398,6 +447,25 @@ def test_moving_and_joining_by_hand() -> None:
     np.testing.assert_array_equal(apply(L.Concat(), {}, [x, 2 * x[:, :1]])[0, :, 0, 0], [1, 3, 2])
     scaled = apply(L.ChannelAffine(), {"scale": np.array([2.0, -1]), "shift": np.array([0.0, 5])}, [x])
     np.testing.assert_array_equal(scaled, [[[[2, 4]], [[2, 1]]]])
+
+
+def test_linear_upsample_by_hand() -> None:
+    x = np.array([[[[0.0, 4, 12]]]])
+    half, corner = (apply(L.Upsample((1, 2), "linear", c), {}, [x])[0, 0, 0] for c in ("half_pixel", "asymmetric"))
+    np.testing.assert_array_equal(half, [0, 1, 3, 6, 10, 12])
+    np.testing.assert_array_equal(corner, [0, 2, 4, 8, 12, 12])
+
+
+def test_what_leaves_nothing_is_refused() -> None:
+    x = np.ones((1, 1, 3, 3))
+    for layer in (L.Crop(1, 2), L.Crop(right=4), L.SpaceToDepth(4)):
+        with pytest.raises(InputError, match="3x3 pixels"):
+            apply(layer, {}, [x])
+
+
+def test_log_softmax_is_stable() -> None:
+    x = np.array([1e4, 0, -1e4], dtype=np.float32).reshape(1, 3, 1, 1)
+    np.testing.assert_array_equal(apply(L.LogSoftmax(), {}, [x]).ravel(), [0, -1e4, -2e4])
 
 
 def test_logistic_functions_keep_to_range() -> None:

@@ -70,6 +70,8 @@ ONE_PROBLEM = {
         network("{name: a, type: conv_transpose2d, out_channels: 1, kernel: 3, stride: 2, output_padding: §2}"),
         "below the stride", "output_padding"),
     "unknown approximation": (network("{name: a, type: gelu, approximate: §tan}"), "none or tanh, not 'tan'", "none or tanh"),
+    "slice of nothing": (network("{name: a, type: slice_channels, start: 2, stop: §2}"), "above start, not 2", "1 to"),
+    "unknown mode": (network("{name: a, type: upsample, factor: 2, mode: §cubic}"), "linear, not 'cubic'", "nearest or"),
     "unknown order": (network("{name: a, type: depth_to_space, block: 1, order: §dcr}"), "DCR or CRD, not 'dcr'", "DCR or CRD"),
     "negative eps": (network("{name: a, type: batch_norm, eps: §-1}"), "'eps'", "0 or more"),
     "duplicate name": (network("{name: a, type: relu}", "§{name: a, type: tanh}"), "duplicate name 'a'", "line 4"),

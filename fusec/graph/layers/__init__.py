@@ -32,7 +32,17 @@ from fusec.graph.layers.activations import (
 )
 from fusec.graph.layers.base import Axis, Form, Input, Layer, Padding, Pair, Window
 from fusec.graph.layers.joins import Add, Concat, Div, Elementwise, Max, Min, Mul, Sub
-from fusec.graph.layers.moves import DepthToSpace, DepthToSpaceOrder, Flatten, Identity, Upsample
+from fusec.graph.layers.moves import (
+    Crop,
+    DepthToSpace,
+    DepthToSpaceOrder,
+    Flatten,
+    Identity,
+    Pad,
+    SliceChannels,
+    SpaceToDepth,
+    Upsample,
+)
 from fusec.graph.layers.reductions import (
     BatchNorm,
     GlobalAvgPool2d,
@@ -40,17 +50,18 @@ from fusec.graph.layers.reductions import (
     GlobalPool2d,
     Linear,
     LocalResponseNorm,
+    LogSoftmax,
     Softmax,
 )
 from fusec.graph.layers.windows import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d, Pool2d, Windowed
 
 __all__ = [
     "LAYER_KINDS", "Abs", "Activation", "Add", "AvgPool2d", "Axis", "BatchNorm", "ChannelAffine", "Clip", "Concat",
-    "Conv2d", "ConvTranspose2d", "DepthToSpace", "DepthToSpaceOrder", "Div", "Elementwise", "Elu", "Exp", "Flatten", "Form",
-    "Gelu", "GlobalAvgPool2d", "GlobalMaxPool2d", "GlobalPool2d", "HardSigmoid", "HardSwish", "Identity", "Input", "Layer",
-    "LeakyRelu", "Linear", "LocalResponseNorm", "Max", "MaxPool2d", "Min", "Mish", "Mul", "Neg", "PRelu", "Padding", "Pair",
-    "Pool2d", "Power", "Relu", "Selu", "Sigmoid", "Silu", "Softmax", "Softplus", "Sqrt", "Sub", "Tanh", "Upsample",
-    "Window", "Windowed",
+    "Conv2d", "ConvTranspose2d", "Crop", "DepthToSpace", "DepthToSpaceOrder", "Div", "Elementwise", "Elu", "Exp", "Flatten",
+    "Form", "Gelu", "GlobalAvgPool2d", "GlobalMaxPool2d", "GlobalPool2d", "HardSigmoid", "HardSwish", "Identity", "Input",
+    "Layer", "LeakyRelu", "Linear", "LocalResponseNorm", "LogSoftmax", "Max", "MaxPool2d", "Min", "Mish", "Mul", "Neg",
+    "PRelu", "Pad", "Padding", "Pair", "Pool2d", "Power", "Relu", "Selu", "Sigmoid", "Silu", "SliceChannels", "Softmax",
+    "Softplus", "SpaceToDepth", "Sqrt", "Sub", "Tanh", "Upsample", "Window", "Windowed",
 ]
 
 LAYER_KINDS: dict[str, type[Layer]] = {
@@ -59,6 +70,6 @@ LAYER_KINDS: dict[str, type[Layer]] = {
         Input, Conv2d, ConvTranspose2d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, Relu, LeakyRelu, PRelu,
         Clip, Sigmoid, Tanh, Silu, Elu, Selu, HardSigmoid, HardSwish, Softplus, Gelu, Mish, Neg, Abs, Power, Sqrt, Exp,
         ChannelAffine, BatchNorm, LocalResponseNorm, Add, Mul, Sub, Div, Min, Max, Concat, Flatten, Linear, Softmax,
-        Upsample, DepthToSpace, Identity,
+        LogSoftmax, Upsample, DepthToSpace, SpaceToDepth, SliceChannels, Crop, Pad, Identity,
     )
 }

@@ -76,6 +76,14 @@ class LocalResponseNorm(Layer):
 
 
 @dataclass(frozen=True)
+class LogSoftmax(Layer):
+    """x - log(sum(exp(x))) over the channels of each position."""
+
+    kind: ClassVar[str] = "log_softmax"
+    form: ClassVar[Form] = Form.SAME
+
+
+@dataclass(frozen=True)
 class Softmax(Layer):
     """exp(x) / sum(exp(x)) over the channels of each position."""
 

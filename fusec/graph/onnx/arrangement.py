@@ -10,7 +10,7 @@ from fusec.graph.onnx.arithmetic import images_of
 from fusec.graph.onnx.call import Call, Converter, normal_axis
 from fusec.graph.onnx.extent import Extent, Open
 from fusec.graph.onnx.refusal import Refusal
-from fusec.graph.onnx.values import Axes, C, Image, Known, Tensor
+from fusec.graph.onnx.values import Axes, C, Digit, Image, Known, Tensor
 
 VIEWS = "what only rearranges whole axes of an image is a view"
 
@@ -27,6 +27,19 @@ def depth_to_space(call: Call) -> Tensor:
     if mode not in L.DepthToSpaceOrder.__members__:
         raise Refusal(f"mode cannot be {mode!r:.40}", "DCR or CRD")
     return call.emit(L.DepthToSpace(call.attribute("blocksize"), L.DepthToSpaceOrder(mode)), [_four_axes(call)])
+
+
+def space_to_depth(call: Call) -> Tensor:
+    image = _four_axes(call)
+    block = call.attribute("blocksize")
+    if any(isinstance(side, int) and block and side % block for side in image.sides):
+        raise Refusal(f"its image of {image.height} x {image.width} is no multiple of {block}", "the file is damaged")
+    crd = call.attribute("mode", "DCR") == "CRD"
+    made = call.make(L.SpaceToDepth(block), [image], part="blocks" if crd else "").view()
+    if not crd:
+        return made
+    batch, _, *sides = made.axes  # the channel of the image comes first, the place in the block after it
+    return Tensor(made.source, (batch, (Digit(C, image.channels), Digit(C, block * block, image.channels)), *sides))
 
 
 def _four_axes(call: Call) -> Image:
@@ -109,6 +122,6 @@ def unsqueeze(call: Call) -> Tensor:
 
 
 ARRANGEMENT: dict[str, Converter] = {
-    "Concat": concat, "DepthToSpace": depth_to_space, "Flatten": flatten, "Reshape": reshape, "Transpose": transpose,
-    "Squeeze": squeeze, "Unsqueeze": unsqueeze,
+    "Concat": concat, "DepthToSpace": depth_to_space, "SpaceToDepth": space_to_depth, "Flatten": flatten,
+    "Reshape": reshape, "Transpose": transpose, "Squeeze": squeeze, "Unsqueeze": unsqueeze,
 }

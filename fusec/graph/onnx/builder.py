@@ -101,7 +101,7 @@ class Builder:
 
     def output(self, name: str, tensor: Tensor) -> str:
         """The layer of this name that makes a network output: a vector where the tensor has two axes, else an image."""
-        image = self.image(tensor, name)
+        image = self.image(tensor, self._free(name))
         if (image.rank == 2) != (image.name in self._vectors):
             self.add(name := self._free(name), L.Flatten() if image.rank == 2 else L.MaxPool2d((1, 1)), [image])
             return name

@@ -84,6 +84,10 @@ def softmax(call: Call) -> Tensor:
     return call.emit(L.Softmax(), [over_channels(call)])
 
 
+def log_softmax(call: Call) -> Tensor:
+    return call.emit(L.LogSoftmax(), [over_channels(call)])
+
+
 def reduce_mean(call: Call) -> Tensor:
     return over_space(call, L.GlobalAvgPool2d(), 18)
 
@@ -98,12 +102,12 @@ def over_space(call: Call, layer: L.Layer, axes_from: int) -> Tensor:
     axes = call.attribute("axes") if call.opset < axes_from else call.whole(1) if call.has(1) else None
     which = set() if axes is None else {normal_axis(a, image.rank) for a in axes}
     if which != set(range(2, image.rank)):
-        raise Refusal(f"it reduces along {'all axes' if axes is None else sorted(which)}", "all axes of space together work")
+        raise Refusal(f"it reduces along {sorted(which) if which else 'all axes'}", "all axes of space together work")
     made = call.emit(layer, [image])
     return made if call.attribute("keepdims", 1) else Tensor(made.source, made.axes[:2])
 
 
 LINEAR: dict[str, Converter] = {
-    "Gemm": gemm, "MatMul": matmul, "BatchNormalization": batch_norm, "LRN": lrn, "Softmax": softmax, "ReduceMean": reduce_mean,
-    "ReduceMax": reduce_max,
+    "Gemm": gemm, "MatMul": matmul, "BatchNormalization": batch_norm, "LRN": lrn, "Softmax": softmax,
+    "LogSoftmax": log_softmax, "ReduceMean": reduce_mean, "ReduceMax": reduce_max,
 }

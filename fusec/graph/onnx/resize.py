@@ -20,7 +20,9 @@ from fusec.graph.onnx.refusal import Refusal
 from fusec.graph.onnx.values import Known, Tensor
 
 WHOLE = "whole factors of 1 or more work, or --to stops before it"
-HALF_PIXEL = ("half_pixel", "pytorch_half_pixel")  # which differ for outputs of one pixel alone
+LINEAR = {"half_pixel": "half_pixel", "asymmetric": "asymmetric",
+          "pytorch_half_pixel": "half_pixel",  # which differs for outputs of one pixel alone
+          "half_pixel_symmetric": "half_pixel"}  # the same for whole factors
 _FAR = 1000  # an index far from the border
 
 _POSITION: dict[str, Callable[[Fraction, int], Fraction]] = {
@@ -54,9 +56,9 @@ def resize(call: Call) -> Tensor:
 
 def _linear(call: Call, factor: L.Pair) -> Tensor:
     how = _transformation(call)
-    if how not in (*HALF_PIXEL, "half_pixel_symmetric"):
+    if how not in LINEAR:
         raise Refusal(f"linear interpolation with {how} is not supported", "half_pixel is: align_corners=False in PyTorch")
-    raise Refusal("linear interpolation is not supported yet", "mode nearest is")
+    return call.emit(L.Upsample(factor, "linear", LINEAR[how]), [call.image()])
 
 
 def _transformation(call: Call) -> str:

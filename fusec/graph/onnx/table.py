@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fusec.graph.onnx.arithmetic import ARITHMETIC
 from fusec.graph.onnx.arrangement import ARRANGEMENT
 from fusec.graph.onnx.call import Converter
+from fusec.graph.onnx.cutting import CUTTING
 from fusec.graph.onnx.linear import LINEAR
 from fusec.graph.onnx.pointwise import POINTWISE
 from fusec.graph.onnx.resize import RESIZE
@@ -30,7 +31,7 @@ class Operator:
 _MANY = (*ARITHMETIC, "Concat")
 OPERATORS: dict[str, Operator] = {
     name: Operator(convert, ALL if name in _MANY else 1)
-    for family in (WINDOWED, POINTWISE, ARITHMETIC, ARRANGEMENT, RESIZE, LINEAR) for name, convert in family.items()
+    for family in (WINDOWED, POINTWISE, ARITHMETIC, ARRANGEMENT, CUTTING, RESIZE, LINEAR) for name, convert in family.items()
 }
 
 # Why an operator is not read, and what would work, where there is more to say than that.

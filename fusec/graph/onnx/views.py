@@ -105,7 +105,19 @@ def arrangement(axes: Axes) -> L.Layer | None:
         return L.Identity()
     if not rows and not columns and _in_order(channels):
         return L.Flatten()
-    return _depth_to_space(channels, rows, columns)
+    return _depth_to_space(channels, rows, columns) or _space_to_depth(channels, rows, columns)
+
+
+def _space_to_depth(channels: tuple[Digit, ...], rows: tuple[Digit, ...], columns: tuple[Digit, ...]) -> L.Layer | None:
+    """Channels begin with a digit of the rows and one of the columns, of which the rest stays."""
+    if len(channels) < 2 or len(rows) != 1 or len(columns) != 1:
+        return None
+    (row, column, *kept), block = channels, channels[0].extent
+    fast = (row.axis, row.stride, column.axis, column.stride, column.extent) == (H, 1, W, 1, block)
+    slow = (rows[0].axis, rows[0].stride, columns[0].axis, columns[0].stride) == (H, block, W, block)
+    if not fast or not slow or not _untouched(tuple(kept), C) or not isinstance(block, int) or block > MAX_FACTOR:
+        return None
+    return L.SpaceToDepth(block)
 
 
 def shuffle(axes: Axes) -> NDArray[np.int64] | None:

@@ -54,6 +54,12 @@ def _local_response_norm(layer: L.LocalResponseNorm, params: Params, inputs: Seq
 
 
 @apply.register
+def _log_softmax(layer: L.LogSoftmax, params: Params, inputs: Sequence[Array]) -> Array:
+    below = inputs[0] - inputs[0].max(axis=1, keepdims=True)
+    return np.asarray(below - np.log(np.exp(below).sum(axis=1, keepdims=True, dtype=below.dtype)))
+
+
+@apply.register
 def _softmax(layer: L.Softmax, params: Params, inputs: Sequence[Array]) -> Array:
     (x,) = inputs
     powers: Array = np.exp(x - x.max(axis=1, keepdims=True))

@@ -33,9 +33,9 @@ INLINE void global_max_pool2d(const Out& out, const float* __restrict__ params, 
     }
 }
 
-// exp(x - max) / sum over all DEPTH channels of each position.
-template <class S, class Out, class In>
-INLINE void softmax(const Out& out, const float* __restrict__ params, const In& in) {
+// f(x - max, sum of exp(x - max)) over all DEPTH channels of each position.
+template <class S, class F, class Out, class In>
+INLINE void over_channels(F f, const Out& out, const float* __restrict__ params, const In& in) {
   const Region r = clip_region<S>(out);
   fill_border<S>(out, r);
   for (int n = 0; n < r.images; ++n)
@@ -45,6 +45,15 @@ INLINE void softmax(const Out& out, const float* __restrict__ params, const In& 
         for (int c = 0; c < S::DEPTH; ++c) best = std::fmax(best, in.at(n, c, y, x));
         for (int c = 0; c < S::DEPTH; ++c) sum += std::exp(in.at(n, c, y, x) - best);
         for (int c = 0; c < S::CHANNELS; ++c)
-          out.put(n, c, y, x, S::epilogue(std::exp(in.at(n, out.c0 + c, y, x) - best) / sum, out.c0 + c, params));
+          out.put(n, c, y, x, S::epilogue(f(in.at(n, out.c0 + c, y, x) - best, sum), out.c0 + c, params));
       }
+}
+
+template <class S, class Out, class In>
+INLINE void softmax(const Out& out, const float* __restrict__ params, const In& in) {
+  over_channels<S>([](float below, float sum) { return std::exp(below) / sum; }, out, params, in);
+}
+template <class S, class Out, class In>
+INLINE void log_softmax(const Out& out, const float* __restrict__ params, const In& in) {
+  over_channels<S>([](float below, float sum) { return below - std::log(sum); }, out, params, in);
 }

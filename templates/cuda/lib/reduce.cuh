@@ -56,9 +56,9 @@ __device__ __forceinline__ void global_max_pool2d(const Out& out, const float* _
   }
 }
 
-// exp(x - max) / sum over all channels of each position; DEPTH is the number of channels.
-template <class S, class Out, class In>
-__device__ __forceinline__ void softmax(const Out& out, const float* __restrict__ params, const In& in) {
+// f(x - max, sum of exp(x - max)) over all channels of each position; DEPTH is the number of channels.
+template <class S, class F, class Out, class In>
+__device__ __forceinline__ void over_channels(F f, const Out& out, const float* __restrict__ params, const In& in) {
   if (is_idle<S>(out)) return;
   fill_border<S>(out);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -71,8 +71,17 @@ __device__ __forceinline__ void softmax(const Out& out, const float* __restrict_
     for (int c = lane; c < S::DEPTH; c += 32) sum += expf(in.at(n, c, y, x) - best);
     sum = warp_sum(sum);
     for (int c = lane; c < S::CHANNELS; c += 32) {
-      const float v = expf(in.at(n, out.c0 + c, y, x) - best) / sum;
+      const float v = f(in.at(n, out.c0 + c, y, x) - best, sum);
       out.template store<S::INSIDE>(n, c, y, x, S::epilogue(v, out.c0 + c, params));
     }
   }
+}
+
+template <class S, class Out, class In>
+__device__ __forceinline__ void softmax(const Out& out, const float* __restrict__ params, const In& in) {
+  over_channels<S>([](float below, float sum) { return expf(below) / sum; }, out, params, in);
+}
+template <class S, class Out, class In>
+__device__ __forceinline__ void log_softmax(const Out& out, const float* __restrict__ params, const In& in) {
+  over_channels<S>([](float below, float sum) { return __fsub_rn(below, logf(sum)); }, out, params, in);
 }

@@ -233,14 +233,16 @@ def test_lrn() -> None:
     assert_equal(model([node("LRN", ["x"], ["y"], size=3, alpha=0.1, beta=0.5, bias=2.0)]), X)
 
 
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
 @pytest.mark.parametrize(("opset", "axis"), [(13, 1), (13, -3)])
-def test_softmax_over_channels(opset: int, axis: int) -> None:
-    assert_equal(model([node("Softmax", ["x"], ["y"], axis=axis)], opset=opset), X)
+def test_softmax_over_channels(operator: str, opset: int, axis: int) -> None:
+    assert_equal(model([node(operator, ["x"], ["y"], axis=axis)], opset=opset), X)
 
 
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
 @pytest.mark.parametrize("opset", [11, 13])
-def test_softmax_of_vectors(opset: int) -> None:
-    nodes = [node("GlobalAveragePool", ["x"], ["p"]), node("Flatten", ["p"], ["f"]), node("Softmax", ["f"], ["y"])]
+def test_softmax_of_vectors(operator: str, opset: int) -> None:
+    nodes = [node("GlobalAveragePool", ["x"], ["p"]), node("Flatten", ["p"], ["f"]), node(operator, ["f"], ["y"])]
     assert_equal(model(nodes, opset=opset), X)
 
 
@@ -279,13 +281,88 @@ def test_resize_nearest(attributes: dict[str, Any], factor: tuple[int, int]) -> 
     assert kinds(graph) == ["upsample"]
 
 
+@pytest.mark.parametrize("how", ["half_pixel", "pytorch_half_pixel", "asymmetric"])
+@pytest.mark.parametrize("factor", [(2, 3), (1, 4), (5, 5)])
+def test_resize_linear(how: str, factor: tuple[int, int]) -> None:
+    proto = model([node("Resize", ["x", "", "scales"], ["y"], mode="linear", coordinate_transformation_mode=how)],
+                  {"scales": np.array([1, 1, *factor], np.float32)})
+    graph = assert_equal(proto, X)
+    assert kinds(graph) == ["upsample"]
+
+
 def test_resize_of_older_opsets() -> None:
     scales = {"s": np.array([1, 1, 2, 2], np.float32)}
     assert_equal(model([node("Resize", ["x", "s"], ["y"], mode="nearest")], scales, opset=10), X)
+    assert_equal(model([node("Resize", ["x", "s"], ["y"], mode="linear")], scales, opset=10), X)
     assert_equal(model([node("Upsample", ["x", "s"], ["y"], mode="nearest")], scales, opset=9), X)
+    assert_equal(model([node("Upsample", ["x", "s"], ["y"], mode="linear")], scales, opset=9), X)
     assert_equal(model([node("Upsample", ["x"], ["y"], mode="nearest", scales=[1.0, 1.0, 2.0, 3.0])], opset=7), X)
 
 
 def test_casts_among_floats_are_left_out() -> None:
     graph = assert_equal(model([node("Cast", ["x"], ["a"], to=1), node("Relu", ["a"], ["y"])]), X)
     assert kinds(graph) == ["relu"]
+
+
+def test_space_to_depth() -> None:
+    graph = assert_equal(model([node("SpaceToDepth", ["x"], ["y"], blocksize=3)]), normal(2, 3, 9, 6))
+    assert kinds(graph) == ["space_to_depth"]
+
+
+@pytest.mark.parametrize(("starts", "ends", "axes", "steps"), [
+    ((1,), (3,), (1,), (1,)), ((0,), (1 << 60,), (-3,), (2,)), ((1, 2), (-1, 1 << 60), (2, 3), (1, 1)),
+    ((0, 0), (-2, -3), (2, 3), (1, 1)),
+    ((1, 1), (1 << 62, 1 << 62), (2, 3), (2, 3)), ((1, 0, 1), (2, -1, -1), (1, 2, 3), (1, 1, 2)),
+])
+def test_slices(starts: tuple[int, ...], ends: tuple[int, ...], axes: tuple[int, ...], steps: tuple[int, ...]) -> None:
+    constants = {"s": ints(*starts), "e": ints(*ends), "a": ints(*axes), "t": ints(*steps)}
+    assert_equal(model([node("Slice", ["x", "s", "e", "a", "t"], ["y"])], constants), X)
+    if set(steps) == {1}:
+        assert_equal(model([node("Slice", ["x"], ["y"], starts=starts, ends=ends, axes=axes)], opset=9), X)
+
+
+def test_slices_of_a_fixed_size() -> None:
+    constants = {"s": ints(-5, 1), "e": ints(8, 7), "a": ints(2, 3)}
+    assert_equal(model([node("Slice", ["x", "s", "e", "a"], ["y"])], constants, inputs={"x": ("N", 3, 9, 10)}), X)
+
+
+def test_a_slice_up_to_the_size_less_one() -> None:
+    """Bounds that are computed of the shape lie at a fixed distance from the side."""
+    nodes = [node("Shape", ["x"], ["shape"]), node("Gather", ["shape", "two"], ["h"]), node("Sub", ["h", "one"], ["e"]),
+             node("Slice", ["x", "zero", "e", "axis"], ["y"])]
+    constants = {"two": ints(2), "one": ints(1), "zero": ints(0), "axis": ints(2)}
+    assert kinds(assert_equal(model(nodes, constants), X)) == ["crop"]
+
+
+@pytest.mark.parametrize(("axis", "parts"), [(1, (1, 2)), (1, None), (2, (4, 5)), (3, (1, 9))])
+def test_split(axis: int, parts: tuple[int, int] | None) -> None:
+    outputs = ["y", "z"] if axis != 1 or parts else ["y", "z", "w"]
+    constants = {"p": ints(*parts)} if parts else {}
+    proto = model([node("Split", ["x", *constants], outputs, axis=axis)], constants, inputs={"x": ("N", 3, 9, 10)},
+                  outputs=outputs)
+    assert_equal(proto, X)
+
+
+@pytest.mark.parametrize("pads", [(0, 0, 1, 2, 0, 0, 3, 4), (0, 0, -1, 0, 0, 0, 2, -3), (0, 2, 0, 0, 0, 1, 0, 0),
+                                  (0, 1, 1, 1, 0, 0, 0, 0)])
+@pytest.mark.parametrize("value", [None, 1.5])
+def test_pads(pads: tuple[int, ...], value: float | None) -> None:
+    if value is not None and (pads[1] or pads[5]):
+        return  # channels of another value than zero are refused
+    constants = {"p": ints(*pads)} | ({"v": np.float32(value)} if value is not None else {})
+    assert_equal(model([node("Pad", ["x", *constants], ["y"])], constants), X)
+    assert_equal(model([node("Pad", ["x"], ["y"], pads=pads, value=value or 0.0)], opset=9), X)
+
+
+def test_pads_of_some_axes() -> None:
+    constants = {"p": ints(1, 2, 3, 4), "v": np.float32(0), "a": ints(-1, 2)}
+    assert_equal(model([node("Pad", ["x", "p", "v", "a"], ["y"])], constants, opset=18), X)
+
+
+def test_pixels_unshuffled_by_reshapes_are_refused_or_right() -> None:
+    """(N, C, H/2, 2, W/2, 2) to (N, 4C, H/2, W/2): of a fixed size, in ONNX's order."""
+    nodes = [node("Reshape", ["x", "apart"], ["a"]), node("Transpose", ["a"], ["b"], perm=[0, 3, 5, 1, 2, 4]),
+             node("Reshape", ["b", "joined"], ["y"])]
+    constants = {"apart": ints(0, 3, 4, 2, 5, 2), "joined": ints(0, 12, 4, 5)}
+    graph = assert_equal(model(nodes, constants, inputs={"x": ("N", 3, 8, 10)}), normal(2, 3, 8, 10))
+    assert kinds(graph) == ["space_to_depth"]
