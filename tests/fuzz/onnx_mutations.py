@@ -51,7 +51,17 @@ def _models() -> list[Any]:
     transposed = [node("ConvTranspose", ["x", "w"], ["c"], strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1]),
                   node("LeakyRelu", ["c"], ["l"], alpha=0.1), node("Transpose", ["l"], ["a"], perm=[0, 2, 3, 1]),
                   node("Transpose", ["a"], ["b"], perm=[0, 3, 1, 2]), node("LRN", ["b"], ["y"], size=3)]
+    halves = [node("Split", ["x", "halves"], ["l", "r"], axis=1), node("Slice", ["r", "one", "all", "rows", "two"], ["s"]),
+              node("Pad", ["s", "pads", "half"], ["p"]), node("Sub", ["p", "half"], ["d"]), node("SpaceToDepth", ["l"], ["e"],
+                                                                                                 blocksize=2),
+              node("Concat", ["d", "e"], ["j"], axis=1), node("LogSoftmax", ["j"], ["y"], axis=1)]
+    spread = [node("GlobalMaxPool", ["x"], ["g"]), node("HardSigmoid", ["g"], ["h"]), node("Mul", ["x", "h"], ["m"]),
+              node("ReduceMean", ["m"], ["z"], axes=[2, 3]), node("Max", ["m", "z"], ["a"]), node("Pow", ["a", "two"], ["b"]),
+              node("Resize", ["b", "", "scales"], ["y"], mode="linear")]
     return [
+        model(halves, {"halves": ints(2, 2), "one": ints(1), "all": ints(1 << 60), "rows": ints(2), "two": ints(1),
+                       "pads": ints(0, 0, 0, 0, 0, 0, -3, -4), "half": np.float32(0.5)}, inputs={"x": (1, 4, 8, 8)}),
+        model(spread, {"two": np.float32(2), "scales": np.array([1, 1, 3, 2], np.float32)}),
         model(classifier, {**filters, **bn, "m": normal(5, 4), "k": normal(5)}, inputs={"x": FIXED}),
         model(upscaler, {**filters, "slope": normal(4, 1, 1), "low": np.float32(0), "high": np.float32(1)}),
         model(skip, {**filters, "scales": np.array([1, 1, 2, 2], np.float32), "half": np.float32(0.5)}),

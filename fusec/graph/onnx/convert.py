@@ -268,4 +268,4 @@ class _Converter:
         """Tensors of known form that nodes make which are not supported, and nodes read which are."""
         read = {source for index in live if index not in self.refused for source in self.nodes[index].inputs}
         made = [o for index in self.refused for o in self.nodes[index].outputs if o in read]
-        return tuple(t for t in made if isinstance(self.values[t], Tensor))[:FEW]
+        return tuple(t for t in made if isinstance(self.values.get(t), Tensor))[:FEW]
