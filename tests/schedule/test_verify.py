@@ -36,6 +36,15 @@ def walked() -> Schedule:
     return schedule_of(graph, 8, 4, step=2)
 
 
+def interpolated() -> Schedule:
+    """A linear enlargement between two convolutions: what it reads of `a` outside the image, it takes from the edge."""
+    return schedule_of(network(L.Input(3, None, None), a=conv(4), u=L.Upsample((2, 2), "linear"), b=conv(4)), 4, 4)
+
+
+def framed() -> Schedule:
+    return schedule_of(network(L.Input(3, None, None), a=conv(4), p=L.Pad(L.Padding(1, 1, 1, 1), 2.0), b=conv(4)), 4, 4)
+
+
 def other_tensor(schedule: Schedule) -> Schedule:
     return with_read(schedule, stage_named(schedule, "s"), 0, buffer=buffer_named(schedule, "b"))
 
@@ -117,6 +126,9 @@ FAULTS: dict[str, tuple[Callable[[], Schedule], Callable[[Schedule], Schedule], 
     "whole axis of scratch": (residual, whole_rows, "whole axis"),
     "a tile of a whole axis": (residual, lambda s: changed(s, "x@global", footprint=Footprint(
         buffer_named(s, "x@global").footprint.c, WHOLE, WHOLE)), "another rate"),
+    "edge that is not looked for": (interpolated, lambda s: unguarded(s, "u"), "repeats the edge of a"),
+    "enlarged without the pixel before": (interpolated, lambda s: read(s, "u", "y", "first"), "u: needs y"),
+    "padding of another value": (framed, lambda s: unguarded(s, "p"), "takes padding for 2, but a holds 0"),
     "misaligned": (residual, lambda s: changed(s, "b", offset=8), "not a multiple"),
     "negative offset": (residual, lambda s: changed(s, "a", offset=-16), "offset -16"),
     "skip overwritten": (residual, lambda s: moved(s, "b", "a"), "a at .* and b at .* share scratch"),
