@@ -26,7 +26,8 @@ def render(kernel: MappedKernel) -> Source:
     tile = kernel.schedule.tile
     values = {
         "version": VERSION, "device": kernel.device.arch, "stages": len(kernel.schedule.stages), "tile": str(tile),
-        "threads": kernel.threads, "blocks_per_core": kernel.blocks_per_core, "scratch_bytes": 4 * kernel.scratch,
+        "threads": kernel.threads, "blocks_per_core": kernel.blocks_per_core,
+        "scratch_bytes": kernel.device.element * kernel.scratch,
         "library": "\n\n".join(library(folder + f) for f in kernel.libraries),
         "structs": [_printed(s) for call in kernel.calls for s in call.structs],
         "calls": [{"function": c.function, "structs": ", ".join(s.name for s in c.structs), "barrier": c.barrier,
@@ -64,9 +65,10 @@ def _printed(struct: Struct) -> dict[str, object]:
 
 
 def _signature(kernel: MappedKernel) -> str:
-    pointers = [f"const float* __restrict__ {i}" for i in kernel.inputs]
+    value = "value_t" if kernel.device.target == "cuda" else "float"
+    pointers = [f"const {value}* __restrict__ {i}" for i in kernel.inputs]
     sizes = [f"int {name}" for name in _size_names(kernel)]
-    return ", ".join([*pointers, "float* __restrict__ out", "const float* __restrict__ params", "int batch", "int tiles_y",
+    return ", ".join([*pointers, f"{value}* __restrict__ out", "const float* __restrict__ params", "int batch", "int tiles_y",
                       "int tiles_x", *sizes])
 
 

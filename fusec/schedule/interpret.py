@@ -251,12 +251,13 @@ class _Machine:
     def _addresses(self, buffer: Buffer, part: Box, size: int) -> NDArray[np.int64]:
         """Addresses (images, channels, rows, columns), below `size`, of a part of a buffer's box."""
         box = self._box(buffer)
-        pitches = (buffer.image_pitch, buffer.channel_pitch, buffer.row_pitch, buffer.column_pitch)
         rows = np.arange(part.y.start, part.y.stop)
         rows = rows - box.y.start if buffer.fold is None else rows % len(box.y)
-        places = (np.arange(self.images), np.arange(len(part.c)) + part.c.start - box.c.start, rows,
-                  np.arange(len(part.x)) + part.x.start - box.x.start)
-        where = np.asarray(buffer.offset + sum(p * g for p, g in zip(pitches, np.ix_(*places), strict=True)), np.int64)
+        channels, block = np.arange(len(part.c)) + part.c.start - box.c.start, buffer.layout.block
+        columns = np.arange(len(part.x)) + part.x.start - box.x.start
+        places = (np.arange(self.images) * buffer.image_pitch, channels // block * buffer.channel_pitch + channels % block,
+                  rows * buffer.row_pitch, columns * buffer.column_pitch)
+        where = np.asarray(buffer.offset + sum(np.ix_(*places)), np.int64)
         if where.size and not 0 <= where.min() <= where.max() < size:
             raise InternalError(f"{buffer.name}: element {int(where.max())} is outside the {size} of {buffer.space.value}")
         return where

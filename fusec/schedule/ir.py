@@ -41,10 +41,16 @@ class Space(Enum):
 
 
 class Layout(Enum):
-    """Order of a buffer's axes, slowest first."""
+    """Order of a buffer's axes, slowest first; NC8HW8 has planes of eight channels, whose pixels hold all eight."""
 
     NCHW = "NCHW"
     NHWC = "NHWC"
+    NC8HW8 = "NC8HW8"
+
+    @property
+    def block(self) -> int:
+        """Neighbouring channels that lie side by side within one step of the channels' pitch."""
+        return 8 if self is Layout.NC8HW8 else 1
 
 
 class Overlap(Enum):
@@ -125,11 +131,12 @@ class Tile:
 class Buffer:
     """A box of one tensor, kept somewhere while a tile is computed.
 
-    Pitches and `offset` are in elements and mean something for scratch only: element (n, c, y, x) of the box is at
-    `offset + n * image_pitch + c * channel_pitch + y * row_pitch + x * column_pitch`. A GLOBAL buffer has the dense pitches of
-    its layout at run time, a REGISTER buffer those of its box (for who stores it as an array; a kernel has none) and offset 0.
-    Scratch positions outside the image hold `padding_value`; in registers they hold nothing that is ever used. `fold` Y makes
-    it a line buffer: the tensor's row r lies in row r modulo the box's rows, and stays there from step to step.
+    Pitches and `offset` are in elements and mean something for scratch only: element (n, c, y, x) of the box is at `offset +
+    n * image_pitch + c // b * channel_pitch + c % b + y * row_pitch + x * column_pitch`, b the layout's `block`. A GLOBAL
+    buffer has the dense pitches of its layout at run time, a REGISTER buffer those of its box (for who stores it as an array; a
+    kernel has none) and offset 0. Scratch positions outside the image hold `padding_value`; in registers they hold nothing that
+    is ever used. `fold` Y makes it a line buffer: the tensor's row r lies in row r modulo the box's rows, and stays there from
+    step to step.
     """
 
     name: str
@@ -229,6 +236,7 @@ class Schedule:
     execution: Execution = Execution.IN_TIME
     step: int | None = None  # rows of the output made at a time, where a tile is a strip that a block walks down
     warm_up: int = 0  # steps taken above a strip
+    element: int = 4  # bytes of an element of its buffers
 
     @cached_property
     def buffers(self) -> tuple[Buffer, ...]:
@@ -239,6 +247,11 @@ class Schedule:
     def scratch_elements(self) -> int:
         """Scratch elements one block needs: the end of the last buffer."""
         return max((b.offset + b.size for b in self.buffers if b.space is Space.SCRATCH), default=0)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes of scratch one block needs."""
+        return self.scratch_elements * self.element
 
     @property
     def rows(self) -> int:

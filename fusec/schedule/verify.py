@@ -15,10 +15,10 @@ from fusec.graph.graph import Node
 from fusec.graph.limits import MAX_EXTENT
 from fusec.schedule.box import AXES, span_at, within
 from fusec.schedule.ir import Affine, Buffer, Execution, Footprint, Overlap, Read, Schedule, Space, Stage
-from fusec.schedule.memory import ScratchLimit, check_limit, check_memory, live_elements, peak_stage, scratch_bytes
+from fusec.schedule.memory import ScratchLimit, check_limit, check_memory, live_elements, peak_stage
 from fusec.schedule.taps import READS_WHOLE_IMAGE, channel_taps, input_taps, leaves_image, repeats_edge, wanted_outside
 
-__all__ = ["live_elements", "peak_stage", "scratch_bytes", "verify"]
+__all__ = ["live_elements", "peak_stage", "verify"]
 
 FAR = 1 << 20  # tiles from the origin: a box that moves at a wrong rate has left its window by then
 ALL_POSITIONS = 128  # boxes up to this extent are checked at every position, longer ones at this many on both ends
