@@ -13,7 +13,7 @@ from fusec.cli.files import check_file, write_text
 from fusec.cli.options import Shape4
 from fusec.cli.output import extents, facts, in_bytes, in_seconds, in_words, line, plural, print_json, table
 from fusec.cli.progress import Progress
-from fusec.errors import InputError
+from fusec.errors import InputError, Problem
 from fusec.explain.page import explore_page
 from fusec.graph.graph import LayerGraph
 from fusec.graph.onnx.cut import Cut
@@ -83,7 +83,7 @@ def _read(network: str, cut: Cut, as_json: bool) -> LayerGraph:
         return pipeline.read(network, missing="blank", cut=cut)
     except Unsupported as error:
         coverage.show(error, as_json)
-        raise InputError(coverage.verdict(error), network) from None
+        raise InputError((*error.others, Problem(coverage.verdict(error), network))) from None
 
 
 def _show(report: Report, device: Device, unfused: str | None) -> None:

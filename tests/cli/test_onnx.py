@@ -112,3 +112,11 @@ def test_in_a_process_of_its_own(half: str) -> None:
     out, err = run("plan", half, code=3)
     assert "middle" in out
     assert "Traceback" not in err
+
+
+def test_plan_says_what_else_is_wrong_too(tmp_path: Path) -> None:
+    proto = model([node("Add", ["x", "z"], ["a"]), node("Loop", ["", "", "a"], ["y"], name="last")],
+                  inputs={"x": ("N", "C", "H", "W"), "z": ("N", 3, "H", "W")})
+    result = invoke("plan", saved(proto, tmp_path), code=3)
+    assert "input 'x': 'x' has an open number of channels" in result.stderr
+    assert "last" in result.stdout

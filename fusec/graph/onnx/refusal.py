@@ -43,6 +43,8 @@ class Unsupported(InputError):
         Tensors that supported nodes make and refused ones read: `--to` ends there.
     behind
         Tensors of known form that refused nodes make and supported ones read: `--from` begins there.
+    others
+        What else is wrong with the file.
     """
 
     def __init__(self, where: str, refused: tuple[Refused, ...], nodes: int, before: tuple[str, ...],
@@ -51,4 +53,5 @@ class Unsupported(InputError):
         self.nodes = nodes
         self.before = before
         self.behind = behind
+        self.others = others
         super().__init__((*others, *(Problem(f"node '{r.node}' ({r.operator}): {r.why}", where, r.instead) for r in refused)))

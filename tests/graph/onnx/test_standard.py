@@ -121,6 +121,14 @@ def test_what_passes_passes_on_the_cpu(part: int) -> None:
         assert said == "passed", name
 
 
+@pytest.mark.gpu
+def test_what_passes_passes_on_a_gpu() -> None:
+    refused = {line.split(": ")[0] for line in REFUSED.read_text(encoding="utf-8").splitlines()[1:]}
+    wrong = {name: said for name, case in cases().items() if name not in refused
+             and (said := outcome(case, lambda model: backend.prepare(model, "CUDA"))) != "passed"}
+    assert wrong == {}
+
+
 def test_the_interface_runs_single_nodes() -> None:
     x = np.linspace(-1, 1, 24, dtype=np.float32).reshape(1, 2, 3, 4)
     assert backend.supports_device("CPU")
