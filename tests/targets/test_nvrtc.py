@@ -18,6 +18,7 @@ from fusec.runtime.cuda.nvrtc import ResourceUsage, compile_cubin
 from fusec.runtime.program import Source
 from fusec.targets.base import MappedKernel
 from fusec.targets.device import device_for_arch
+from tests.targets.test_layers import CASES, build
 
 pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="NVRTC and CuPy are not installed")
 
@@ -60,6 +61,16 @@ def test_compiles_within_its_means(graph: str, fuse: str, arch: str) -> None:
     assert kernels
     for kernel, source in zip(kernels, sources, strict=True):
         check(kernel, source, by_entry[source.entry])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_layer_compiles(name: str) -> None:
+    """In one kernel between two convolutions."""
+    graph = build(CASES[name], between=True)
+    shape = None if CASES[name].pinned else (1, CASES[name].channels, 36, 36)
+    for kernel in generate(plan(graph, device_for_arch("sm_90"), "auto", shape)).kernels:
+        source = render(kernel)
+        assert compiled(source.text, source.entry, "sm_90").registers > 0
 
 
 def check(kernel: MappedKernel, source: Source, usage: ResourceUsage) -> None:
