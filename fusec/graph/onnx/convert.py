@@ -165,11 +165,21 @@ class _Converter:
 
     def add_input(self, name: str) -> None:
         try:
+            if (behind := self.channels_last(name)) is not None:
+                raise Refusal("its images have the channels last, (N, H, W, C)",
+                              f"--from {behind} begins behind the Transpose, with (N, C, H, W)")
             form = self.ports.found(name) if name in self.cut.start else self.ports.declared(name)
             self.values[name] = self.builder.add_input(name, form)
         except Refusal as refusal:
             self.values[name] = Lost()
             self.problems.append(Problem(f"input {show(name)}: {refusal.why}", self.where, refusal.instead))
+
+    def channels_last(self, name: str) -> str | None:
+        """The transposed tensor, where all that is done with an input is to put its channels first."""
+        readers = [i for i, node in self.nodes.items() if name in node.inputs]
+        first = all(self.nodes[i].operator == "Transpose" and [list(a.ints) for a in self.protos[i].attribute] == [[0, 3, 1, 2]]
+                    for i in readers)
+        return next((o for o in self.nodes[readers[0]].outputs), None) if readers and first else None
 
     # ---- nodes
 
@@ -253,7 +263,7 @@ class _Converter:
             return None
         try:
             return self.builder.output(name, value)
-        except (Refusal, InputError) as error:
+        except (Refusal, InputError, Unresolved) as error:
             why, instead = (error.why, error.instead) if isinstance(error, Refusal) else (str(error), "")
             self.problems.append(Problem(f"output {show(name)}: {why}", self.where, instead))
             return None

@@ -123,6 +123,14 @@ def test_an_input_of_whole_numbers_is_refused() -> None:
     assert "'x' holds int64 (images are float, float16 or bfloat16)" in refusal(proto)
 
 
+@pytest.mark.parametrize("shape", [("N", "H", "W", 3), (1, 8, 8, 3)])
+def test_images_with_their_channels_last_have_a_way_out(shape: Dims) -> None:
+    nodes = [node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]), node("Conv", ["t", "w"], ["y"])]
+    proto = model(nodes, {"w": normal(4, 3, 1, 1)}, inputs={"x": shape})
+    assert "(N, H, W, C) (--from t begins behind the Transpose" in refusal(proto)
+    assert kinds(read(proto, Cut(("t",)))) == ["conv2d"]
+
+
 @pytest.mark.parametrize(("version", "said"), [(6, "opset 6 is not read; 7 to"), (1000, "opset 1000 is not"), (0, "opset 0")])
 def test_other_opsets(version: int, said: str) -> None:
     assert said in refusal(model([node("Relu", ["x"], ["y"])], opset=version))
