@@ -21,6 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
-from networks import prefix  # noqa: E402
+from prefixes import prefix  # noqa: E402
 
 from fusec import debug  # noqa: E402
 from fusec.errors import Infeasible  # noqa: E402
@@ -81,7 +82,7 @@ CONSTANTS = {
 CHOICES = {"THREADS": (96, 128, 192, 256, 320, 384), "REGISTERS": (64, 80, 96, 112, 128)}
 LIMITS = {"WAITING": (1.0, 8.0), "MERGED": (1.0, 2.0)}
 PER_CHAIN = 10  # schedules
-BUDGET = 1.0  # seconds for the rounds of a chain
+BUDGET = 0.5  # seconds for the rounds of a chain
 LARGEST = 8 << 20  # bytes of scratch on a CPU: more than the planner allows, to see what it costs
 
 
@@ -113,6 +114,11 @@ def jobs(target: str) -> Iterator[tuple[Sample, Plan, Chain]]:
                     yield sample, planned, chain
 
 
+@cache
+def all_jobs(target: str) -> tuple[tuple[Sample, Plan, Chain], ...]:
+    return tuple(jobs(target))
+
+
 def kernels(planned: Plan, chain: Chain) -> tuple[list[Decision], Generated] | None:
     """The schedules that the model ranks first, and their source; None where no tile fits."""
     try:
@@ -127,14 +133,14 @@ def kernels(planned: Plan, chain: Chain) -> tuple[list[Decision], Generated] | N
 
 def prebuild(work: tuple[str, int]) -> None:
     target, index = work
-    _, planned, chain = list(jobs(target))[index]
+    _, planned, chain = all_jobs(target)[index]
     if found := kernels(planned, chain):
         build_kernels(found[1], Cache(debug.cache_folder()))
 
 
 def measure(target: str, path: Path) -> None:
     """Times every schedule of every chain, those of one chain in turns; for a GPU, several processes compile first."""
-    work = list(jobs(target))
+    work = all_jobs(target)
     if target == "cuda":
         with Pool() as pool:
             pool.map(prebuild, [(target, i) for i in range(len(work))], chunksize=1)
@@ -152,7 +158,7 @@ def measure(target: str, path: Path) -> None:
         rows += [{"network": sample.network, "names": chain.names,
                   "tile": (d.tile.images, d.tile.channels, d.tile.height, d.tile.width), "staged": d.staged, "step": d.step,
                   "ms": round(1e3 * t.median, 4)} for d, t in zip(decisions, timed, strict=True)]
-    path.write_text("[" + ",\n".join(map(json.dumps, rows)) + "]\n")
+        path.write_text("[" + ",\n".join(map(json.dumps, rows)) + "]\n")  # what is measured stays if this is stopped
 
 
 class Fit:
@@ -174,7 +180,8 @@ class Fit:
         self.measured, self.groups = np.array(measured), dict(groups)
 
     def predicted(self) -> Any:
-        times = [float(timing.time_of(s.chain, boxes, staged, np.array([4 * s.scratch_elements]), self.device).seconds[0])
+        element = self.device.element
+        times = [float(timing.time_of(s.chain, boxes, staged, np.array([element * s.scratch_elements]), self.device).seconds[0])
                  * (DOUBT if len(s.chain.names) > 1 else 1) for s, boxes, staged in self.items]
         return 1e3 * np.array(times)
 

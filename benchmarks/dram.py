@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
-from networks import prefix  # noqa: E402
+from prefixes import prefix  # noqa: E402
 
 from fusec.pipeline import build_and_link, choose_device, generate, plan, read  # noqa: E402
 from fusec.plan.cost import cost  # noqa: E402

@@ -1,9 +1,9 @@
-"""fusec against PyTorch on an NVIDIA GPU, fp32, in one run: python benchmarks/h200.py [--only NAME,...] [--json FILE].
+"""fusec against PyTorch on an NVIDIA GPU, in one run: python benchmarks/h200.py [--dtype float16] [--only A,...] [--json FILE].
 
-Engines: PyTorch with cuDNN (TF32 off, benchmark mode) and, for some networks, torch.compile (max-autotune), and fusec's
-builds: auto, layer by layer (none), and fused as far as possible (all), all replayed from CUDA graphs. One replay of each
-engine in turn, at least 50 turns, medians of CUDA-event times. Before timing, every engine's output is poisoned
-with NaN, written once more, and compared with PyTorch's in float64 on the first images.
+Engines: PyTorch with cuDNN (TF32 off, benchmark mode; in float16 channels-last) and, for some networks, torch.compile
+(max-autotune), and fusec's builds: auto, layer by layer (none), and fused as far as possible (all), all replayed from CUDA
+graphs. One replay of each engine in turn, at least 50 turns, medians of CUDA-event times. Before timing, every engine's output
+is poisoned with NaN, written once more, and compared with PyTorch's in float64 on the first images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
-from networks import prefix  # noqa: E402
+from prefixes import prefix  # noqa: E402
 from torch_network import TorchNetwork  # noqa: E402
 
 from fusec.graph.graph import LayerGraph  # noqa: E402
@@ -65,11 +65,32 @@ CASES = {
 }
 
 
+HERE = Path(__file__).parent / "networks"
+HALF_CASES = {
+    "artcnn_c4f16_1080p": Case("artcnn_c4f16", (1, 1, 1080, 1920), compiled=True),
+    "artcnn_c4f32_1080p": Case("artcnn_c4f32", (1, 1, 1080, 1920), compiled=True),
+    "fsrcnn_1080p": Case(str(HERE / "fsrcnn.yaml"), (1, 1, 1080, 1920), compiled=True),
+    "fsrcnn_x2_1080p": Case("fsrcnn_x2", (1, 1, 1080, 1920), compiled=True),
+    "mnist4_b10000": Case("mnist4", (10000, 1, 28, 28), compiled=True),
+    "lenet5_b10000": Case("lenet5", (10000, 1, 28, 28), compiled=True),
+    "mbv1_head_b32": Case(str(HERE / "mbv1_head.yaml"), (32, 3, 224, 224), compiled=True),
+    "mbv2_b24_b32": Case(str(HERE / "mbv2_block.yaml"), (32, 24, 56, 56), compiled=True),
+    "resnet_stem_b8": Case(str(HERE / "resnet_stem.yaml"), (8, 3, 224, 224), compiled=True),
+    "vgg2_b8": Case("vgg_e", (8, 3, 224, 224), "pool1", compiled=True),
+    "vgg5_b8": Case("vgg_e", (8, 3, 224, 224), "relu3_1", compiled=True),
+    "alexnet2_b32": Case(str(HERE / "alexnet2.yaml"), (32, 3, 227, 227), compiled=True),
+    "srvgg_720p": Case(str(HERE / "srvgg.yaml"), (1, 3, 720, 1280)),
+    "dncnn_1080p": Case(str(HERE / "dncnn.yaml"), (1, 1, 1080, 1920)),
+}
+
+
 def torch_engine(case: Case, graph: LayerGraph, x: torch.Tensor, compiled: bool) -> tuple[Replay, Output]:
     """A function that replays PyTorch's CUDA graph and returns milliseconds, and one that returns its output."""
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    model: Any = TorchNetwork(graph).cuda().eval()
+    model: Any = TorchNetwork(graph).cuda().eval().to(x.dtype)
+    if x.dtype == torch.float16:
+        model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     if compiled:
         torch._dynamo.reset()
         model = torch.compile(model, mode="max-autotune-no-cudagraphs")
@@ -100,7 +121,8 @@ def torch_engine(case: Case, graph: LayerGraph, x: torch.Tensor, compiled: bool)
 
 def fusec_engine(case: Case, graph: LayerGraph, x: torch.Tensor, fuse: str) -> tuple[Replay, Output, Any]:
     """The same for one of fusec's builds, and its program."""
-    generated = generate(plan(graph, choose_device("cuda"), fuse))
+    dtype = str(x.dtype).removeprefix("torch.")
+    generated = generate(plan(graph, choose_device("cuda", dtype), fuse))
     model = build_and_link(generated)
     given = cupy.from_dlpack(x)
     out = model(given)
@@ -130,14 +152,16 @@ def fusec_engine(case: Case, graph: LayerGraph, x: torch.Tensor, fuse: str) -> t
 
 def describe(generated: Any) -> list[dict[str, object]]:
     """The launches of a build, for the record."""
-    return [{"chain": launch.label, "variants": [{"tile": v.tile, "threads": v.threads, "scratch_bytes": 4 * v.scratch,
-             "min_blocks": v.min_blocks} for v in launch.variants]} for launch in generated.program.launches]
+    program = generated.program
+    return [{"chain": launch.label, "variants": [{"tile": v.tile, "threads": v.threads, "min_blocks": v.min_blocks,
+             "scratch_bytes": program.element * v.scratch} for v in launch.variants]} for launch in program.launches]
 
 
-def run(name: str, case: Case, turns: int, peers: tuple[str, ...], builds: tuple[str, ...]) -> dict[str, Any]:
+def run(name: str, case: Case, dtype: str, turns: int, peers: tuple[str, ...], builds: tuple[str, ...]) -> dict[str, Any]:
     graph = prefix(read(case.network, missing="random"), case.last)
     x = torch.from_numpy(np.random.default_rng(0).random(case.shape, dtype=np.float32)).cuda()
     exact = TorchNetwork(graph).double().cuda()(x[:CHECKED].double())
+    x = x.to(getattr(torch, dtype))
     replays: dict[str, Replay] = {}
     alive: list[Any] = []
     row: dict[str, Any] = {"network": case.network, "last": case.last, "shape": case.shape, "ms": {}, "error": {}, "plans": {}}
@@ -172,7 +196,8 @@ def run(name: str, case: Case, turns: int, peers: tuple[str, ...], builds: tuple
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default=",".join(CASES))
+    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
+    parser.add_argument("--only")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--builds", default=",".join(FUSEC))
     parser.add_argument("--turns", type=int, default=60)
@@ -183,9 +208,11 @@ def main() -> None:
     record: dict[str, Any] = {
         "commit": options.commit, "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cudnn": torch.backends.cudnn.version(),
-        "cupy": cupy.__version__, "turns": options.turns, "unit": "milliseconds, medians of CUDA-event times", "cases": {}}
-    for name in options.only.split(","):
-        record["cases"][name] = run(name, CASES[name], options.turns, peers, builds)
+        "cupy": cupy.__version__, "dtype": options.dtype, "turns": options.turns,
+        "unit": "milliseconds, medians of CUDA-event times", "cases": {}}
+    cases = CASES if options.dtype == "float32" else HALF_CASES
+    for name in options.only.split(",") if options.only else cases:
+        record["cases"][name] = run(name, cases[name], options.dtype, options.turns, peers, builds)
         if options.json:
             options.json.write_text(json.dumps(record, indent=1) + "\n")
 

@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
-from networks import prefix  # noqa: E402
+from prefixes import prefix  # noqa: E402
 
 from fusec.errors import Infeasible  # noqa: E402
 from fusec.pipeline import Plan, build_and_link, choose_device, plan, read  # noqa: E402

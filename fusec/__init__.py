@@ -33,7 +33,8 @@ def compile(network: str | PathLike[str] | LayerGraph, *, target: str = "auto", 
     target
         "cpu", "cuda", or "auto": the GPU where there is one, else the CPU; `model.program.target` says which it was.
     dtype
-        "float32".
+        "float32", or on a GPU "float16" and "bfloat16": the type of weights, inputs, outputs and all tensors between. Sums are
+        float32 in any case.
     fuse
         "auto" (the cost model decides), "none" (layer by layer), "all" (chains as long as they can be), or chains by name:
         "conv1..pool2,conv3..conv5".
@@ -52,7 +53,7 @@ def compile(network: str | PathLike[str] | LayerGraph, *, target: str = "auto", 
     Returns
     -------
     Model
-        Called with one float32 array (N, C, H, W) per input; returns the same kind of array.
+        Called with one array (N, C, H, W) of type `dtype` per input; returns the same kind of array.
 
     Raises
     ------

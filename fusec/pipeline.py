@@ -39,7 +39,7 @@ from fusec.plan.lock import Lock, lock_of, scope_of, unlock
 from fusec.plan.lock_file import read_lock
 from fusec.plan.partition import partition
 from fusec.plan.search import Planned, variants
-from fusec.program import make_launch, make_program
+from fusec.program import layouts_of, make_launch, make_program
 from fusec.runtime import cpu as cpu_runtime
 from fusec.runtime.build import Progress, assemble, build
 from fusec.runtime.cache import Cache
@@ -51,14 +51,12 @@ from fusec.runtime.store import Store
 from fusec.schedule.ir import Chain
 from fusec.schedule.show import show
 from fusec.schedule.verify import verify
-from fusec.targets import cpu, cuda_simt
+from fusec.targets import cpu, cuda_mma, cuda_simt
 from fusec.targets.base import MappedKernel
-from fusec.targets.device import Device, device_for_arch, device_for_gpu, host
+from fusec.targets.device import Device, device_for_arch, device_for_gpu, host, in_precision
 
 Shape4 = tuple[int, int, int, int]
 
-_MAP = {"cpu": cpu.map_schedule, "cuda": cuda_simt.map_schedule}
-DTYPES = ("float32",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,14 +126,14 @@ def plan(graph: LayerGraph, device: Device, fuse: str = "auto", shape: Shape4 | 
 def _read_lock(path: Path, graph: LayerGraph, device: Device) -> Lock:
     """The lockfile, if it is for this network and device."""
     lock = read_lock(path)
-    lock.check(scope_of(graph, device, architecture(device), DTYPES[0]))
+    lock.check(scope_of(graph, device, architecture(device), device.dtype))
     return lock
 
 
 def to_lock(planned: Plan) -> Lock:
     """The plan as a lock: `plan` makes the same of it, whatever the time model has become."""
     graph, device = planned.simplified.graph, planned.device
-    return lock_of(scope_of(graph, device, architecture(device), DTYPES[0]), planned.nominal,
+    return lock_of(scope_of(graph, device, architecture(device), device.dtype), planned.nominal,
                    ((c.chain, c.variants) for c in planned.chains))
 
 
@@ -148,20 +146,29 @@ def generate(planned: Plan) -> Generated:
     """Steps 5 and 6: map every schedule to the device and print its source."""
     chains, device = planned.chains, planned.device
     with debug.timed("map"):
-        mapped = [[_MAP[device.target](v.schedule, device, tiles=v.tiles) for v in c.variants] for c in chains]
+        map_schedule = mapping(device)
+        mapped = [[map_schedule(v.schedule, device, tiles=v.tiles) for v in c.variants] for c in chains]
     kernels = tuple(k for group in mapped for k in group)
     debug.dump("04-mapping.txt", "\n".join(map(show_mapping, kernels)), debug.SCHEDULE)
     with debug.timed("emit"):
         printed = [[render(k) for k in group] for group in mapped]
     launches = [make_launch(f"chain_{i:04}", c.chain, c.variants, mapped[i], printed[i]) for i, c in enumerate(chains)]
     weights = {launch.params: group[0].parameters() for launch, group in zip(launches, mapped, strict=True) if launch.params}
-    program = make_program(planned.original, planned.simplified, device, architecture(device), launches)
+    layouts = layouts_of(v.schedule for c in chains for v in c.variants)
+    program = make_program(planned.original, planned.simplified, device, architecture(device), launches, layouts)
     debug.dump("05-program.json", json.dumps(program.to_json(), indent=1), debug.SOURCE)
     sources = {s.entry: s for group in printed for s in group}  # equal kernels have one entry
     for i, source in enumerate(sources.values()):
         debug.dump(f"06-kernel-{i:04}{Path(source.filename).suffix}", source.text, debug.SOURCE)
     threads = (threads_source(),) if device.target == "cpu" else ()
     return Generated(planned, program, (*sources.values(), *threads), kernels, weights)
+
+
+def mapping(device: Device) -> Callable[..., MappedKernel]:
+    """The mapping of a device's target and type."""
+    if device.target == "cpu":
+        return cpu.map_schedule
+    return cuda_mma.map_schedule if device.matrix else cuda_simt.map_schedule
 
 
 def build_kernels(generated: Generated, store: Store, progress: Progress | None = None) -> dict[str, Path]:
@@ -196,8 +203,6 @@ def compile_network(network: str | Path | LayerGraph, *, target: str = "auto", d
 
 def choose_device(target: str, dtype: str = "float32", arch: str | None = None) -> Device:
     """The device a target means. "auto" is the GPU where there is one and the CPU elsewhere; the model says which."""
-    if dtype not in DTYPES:
-        raise InputError(f"dtype '{dtype}' is not supported", hint=nearest(dtype, DTYPES) or f"one of {', '.join(DTYPES)}")
     if target not in ("auto", "cpu", "cuda"):
         raise InputError(f"unknown target '{target}'", hint=nearest(target, ("auto", "cpu", "cuda")) or "auto, cpu or cuda")
     if target == "auto":
@@ -205,8 +210,8 @@ def choose_device(target: str, dtype: str = "float32", arch: str | None = None) 
     if target == "cpu":
         if arch is not None:
             raise InputError("--arch names a GPU architecture, but the target is cpu", hint="leave one of them out")
-        return host(cpu_threads())
-    return device_for_gpu(*gpu.identity()) if arch is None else device_for_arch(arch)
+        return in_precision(host(cpu_threads()), dtype)
+    return in_precision(device_for_gpu(*gpu.identity()) if arch is None else device_for_arch(arch), dtype)
 
 
 def cpu_threads() -> int:

@@ -7,7 +7,7 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fusec.errors import InternalError
 from fusec.graph import layers as L
@@ -16,7 +16,7 @@ from fusec.graph.shapes import size_rule
 from fusec.graph.simplify import Simplified
 from fusec.plan.search import Planned
 from fusec.runtime.program import Launch, Port, Program, Source, TensorRule, Variant
-from fusec.schedule.ir import Chain, Layout
+from fusec.schedule.ir import Chain, Layout, Schedule, Space
 from fusec.targets.base import MappedKernel
 from fusec.targets.device import Device
 from fusec.version import VERSION
@@ -43,8 +43,24 @@ def make_launch(params: str, chain: Chain, variants: Sequence[Planned], kernels:
     return Launch(str(chain), chain.inputs, chain.output, params if kernels[0].packs else "", kernels[0].sizes, made)
 
 
-def make_program(original: LayerGraph, simplified: Simplified, device: Device, arch: str,
-                 launches: Iterable[Launch]) -> Program:
+def layouts_of(schedules: Iterable[Schedule]) -> dict[str, str]:
+    """The layouts of tensors in device memory where they are not NCHW, by the buffers of the schedules that touch them.
+
+    Raises
+    ------
+    InternalError
+        Two schedules disagree about one: they would misread each other.
+    """
+    found: dict[str, Layout] = {}
+    for buffer in (b for schedule in schedules for b in schedule.buffers if b.space is Space.GLOBAL):
+        known = found.setdefault(buffer.tensor, buffer.layout)
+        if known is not buffer.layout:
+            raise InternalError(f"'{buffer.tensor}' is {known.value} to one kernel and {buffer.layout.value} to another")
+    return {tensor: layout.value for tensor, layout in sorted(found.items()) if layout is not Layout.NCHW}
+
+
+def make_program(original: LayerGraph, simplified: Simplified, device: Device, arch: str, launches: Iterable[Launch],
+                 layouts: Mapping[str, str]) -> Program:
     """The whole network: sizes of all tensors, inputs and outputs as the caller sees them, launches in order.
 
     Parameters
@@ -53,16 +69,16 @@ def make_program(original: LayerGraph, simplified: Simplified, device: Device, a
         The network as read, whose outputs' names and forms the caller expects.
     arch
         What the binaries will be built for.
+    layouts
+        Of the tensors that are not NCHW, see `layouts_of`.
     """
-    graph, made, vectors = simplified.graph, tuple(launches), _vectors(original)
-    between = {launch.output for launch in made} - set(graph.outputs)
+    graph, vectors = simplified.graph, _vectors(original)
     return Program(
-        name=graph.name, target=device.target, dtype="float32", arch=arch, version=VERSION,
+        name=graph.name, target=device.target, dtype=device.dtype, arch=arch, version=VERSION,
         inputs=tuple(Port(n.name, n.name) for n in graph.inputs),
         outputs=tuple(Port(name, tensor, name in vectors) for name, tensor in simplified.output_names.items()),
         tensors=tuple(_tensor_rule(graph, n.name) for n in graph.nodes),
-        layouts=dict.fromkeys(sorted(between), device.layout.value) if device.layout is not Layout.NCHW else {},
-        launches=made)
+        layouts=layouts, launches=tuple(launches))
 
 
 def _vectors(graph: LayerGraph) -> frozenset[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +66,37 @@ extern "C" __global__ void ENTRY(SIGNATURE float* output, const float* params, i
 }
 """
 
+# Words of 16 bits, exclusive or the lower word of the first parameter: with 0x8000, numbers of a half type with their signs
+# turned. FROM and TO say whether the tensors lie in planes of eight channels; channels that fill up the last one get zeros.
+WORDS = """
+#define PLACE(planes, channels, n, c, y, x, h, w) \\
+  (planes ? (((n * ((channels + 7) / 8) + c / 8) * h + y) * w + x) * 8 + c % 8 : ((n * channels + c) * h + y) * w + x)
+HEAD {
+  const unsigned int turned = *reinterpret_cast<const unsigned int*>(params) & 0xffffu;
+  const int tx = int(tile % tiles_x), ty = int(tile / tiles_x % tiles_y), groups = (CHANNELS + TC - 1) / TC;
+  const int tc = int(tile / tiles_x / tiles_y % groups), tn = int(tile / tiles_x / tiles_y / groups);
+  const int end = !TO || tc + 1 < groups ? tc * TC + TC : (CHANNELS + 7) / 8 * 8;
+  for (long long n = tn * TN; n < tn * TN + TN && n < batch; ++n)
+    for (int c = tc * TC; c < end && (TO || c < CHANNELS); ++c)
+      for (int y = ty * TH; y < ty * TH + TH && y < h; ++y)
+        for (int x = tx * TW + FIRST; x < tx * TW + TW && x < w; x += STEP) {
+          scratch[x - tx * TW] = c < CHANNELS ? input[PLACE(FROM, CHANNELS, n, c, y, x, h, w)] ^ turned : 0;
+          output[PLACE(TO, CHANNELS, n, c, y, x, h, w)] = scratch[x - tx * TW];
+        }
+}
+"""
+WORDS_CPP = """
+extern "C" __attribute__((visibility("default"))) void ENTRY(
+    const unsigned short* const* inputs, unsigned short* output, const float* params, const int* sizes, long long tile,
+    unsigned short* scratch) {
+  const unsigned short* input = inputs[0];
+  const int batch = sizes[0], tiles_y = sizes[1], tiles_x = sizes[2], h = sizes[3], w = sizes[4];"""
+WORDS_CUDA = """
+extern "C" __global__ void ENTRY(const unsigned short* input, unsigned short* output, const float* params, int batch,
+                                 int tiles_y, int tiles_x, int h, int w, int, int) {
+  extern __shared__ unsigned short scratch[];
+  const int tile = blockIdx.x;"""
+
 
 def kernel(entry: str, expression: str, channels: int, tile: Tile, inputs: int = 1, stride: int = 1,
            target: str = "cpu") -> Source:
@@ -72,10 +105,20 @@ def kernel(entry: str, expression: str, channels: int, tile: Tile, inputs: int =
     words = {"EXPRESSION": expression, "ENTRY": entry, "CHANNELS": channels, "STRIDE": stride,
              "TN": tile[0], "TC": tile[1], "TH": tile[2], "TW": tile[3],
              "SIGNATURE": "".join(f"const float* {n}, " for n in names), "INPUTS": ", ".join(names)}
-    text = CPP if target == "cpu" else CUDA
+    return filled(CPP if target == "cpu" else CUDA, words, target)
+
+
+def filled(text: str, words: dict[str, str | int], target: str) -> Source:
     for word, value in words.items():
         text = text.replace(word, str(value))
-    return Source(entry, text, "cpp" if target == "cpu" else "cuda")
+    return Source(str(words["ENTRY"]), text, "cpp" if target == "cpu" else "cuda")
+
+
+def words_kernel(entry: str, channels: int, tile: Tile, planes: tuple[bool, bool], target: str) -> Source:
+    head, first, step = (WORDS_CPP, "0", "1") if target == "cpu" else (WORDS_CUDA, "threadIdx.x", "blockDim.x")
+    words = {"HEAD {": head, "ENTRY": entry, "CHANNELS": channels, "FIRST": first, "STEP": step, "FROM": int(planes[0]),
+             "TO": int(planes[1]), "TN": tile[0], "TC": tile[1], "TH": tile[2], "TW": tile[3]}
+    return filled(WORDS, words, target)
 
 
 def arch(target: str) -> str:
@@ -113,6 +156,19 @@ def chain(target: str = "cpu") -> Parts:
                kernel("k_1", "at(0) * params[1]", 3, tile, stride=2, target=target),
                kernel("k_2", "at(0) - at(1)", 3, tile, 2, target=target)]
     return program, [*sources, *pool(target)], {"w": np.float32([0, 2])}
+
+
+def negations(dtype: str, target: str = "cpu", channels: int = 11) -> Parts:
+    """y = -x of a half type, by three kernels: x and y are NCHW, the tensors between them lie in planes of eight channels."""
+    tile = (2, 5, 4, 8)
+    names = ("x", "m", "n", "y")
+    program = make_program("negations", target, (Port("x", "x"),), (Port("y", "y"),),
+                           tuple(TensorRule(n, channels, before, *((SAME, SAME) if before else ((), ())))
+                                 for before, n in zip((None, *names), names, strict=False)),
+                           tuple(launch(b, f"k_{i}", (a,), b, "w", tile) for i, (a, b) in enumerate(pairwise(names))))
+    program = replace(program, dtype=dtype, layouts=dict.fromkeys(("m", "n"), "NC8HW8"))
+    sources = [words_kernel(f"k_{i}", channels, tile, (i > 0, i < 2), target) for i in range(3)]
+    return program, [*sources, *pool(target)], {"w": np.uint32([0x7f818000]).view(np.float32)}  # a signalling NaN to float32
 
 
 def chain_reference(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -28,14 +28,16 @@ from numpy.typing import DTypeLike, NDArray
 from fusec.emit.render import render
 from fusec.graph.graph import Array
 from fusec.graph.reference import apply_node
+from fusec.pipeline import mapping
 from fusec.runtime import cpu as cpu_runtime
 from fusec.runtime.program import Source
 from fusec.runtime.weights import empty_aligned
 from fusec.schedule.interpret import interpret, run_time_extents
 from fusec.schedule.ir import Chain, Layout, Schedule, Space
-from fusec.targets import cpu, cuda_simt
+from fusec.targets import cpu
 from fusec.targets.base import MappedKernel
 from fusec.targets.device import DEVICES, Device, generic_host
+from fusec.targets.packing import half_bits
 from tests.emulator import EmulatedKernel
 
 Floats = NDArray[np.float32]
@@ -55,12 +57,16 @@ class Call:
 
     kernel: MappedKernel
     source: Source
-    inputs: tuple[Floats, ...]  # each in its buffer's layout
+    inputs: tuple[Array, ...]  # each in its buffer's layout, of the kernel's type of elements
     params: Floats
     sizes: tuple[int, ...]  # batch, tiles along y, tiles along x, then extents
     tiles: int
     shape: tuple[int, int, int, int]  # of the output, NCHW
     layout: Layout  # of the output
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self.kernel.device.element * self.kernel.scratch
 
 
 def make_call(kernel: MappedKernel, inputs: Mapping[str, Floats]) -> Call:
@@ -74,22 +80,47 @@ def make_call(kernel: MappedKernel, inputs: Mapping[str, Floats]) -> Call:
     grid = [-(-e // t) for e, t in zip(shape, (tile.images, tile.channels, tile.height, tile.width), strict=True)]
     layouts = {b.tensor: b.layout for b in schedule.buffers if b.space is Space.GLOBAL}
     sizes = (batch, grid[2], grid[3], *(e for t in kernel.sizes for e in extents[t][1:]))
-    given = tuple(to_layout(arrays[t], layouts[t]) for t in chain.inputs)
+    given = tuple(encoded(to_layout(arrays[t], layouts[t]), kernel.device.dtype) for t in chain.inputs)
     return Call(kernel, render(kernel), given, kernel.parameters(), sizes, prod(grid), shape, layouts[chain.output])
 
 
 def to_layout(nchw: Floats, layout: Layout) -> Floats:
+    """In planes of eight, channels that fill up the last one are zeros."""
+    if layout is Layout.NC8HW8:
+        n, c, h, w = nchw.shape
+        full = np.pad(nchw, ((0, 0), (0, -c % 8), (0, 0), (0, 0)))
+        return np.ascontiguousarray(full.reshape(n, -1, 8, h, w).transpose(0, 1, 3, 4, 2))
     return np.ascontiguousarray(nchw.transpose(0, 2, 3, 1) if layout is Layout.NHWC else nchw)
 
 
-def empty_output(call: Call) -> Floats:
+def empty_output(call: Call) -> Array:
     """NaN, in the layout the kernel writes."""
     n, c, h, w = call.shape
-    return np.full((n, h, w, c) if call.layout is Layout.NHWC else call.shape, np.nan, np.float32)
+    shapes = {Layout.NCHW: call.shape, Layout.NHWC: (n, h, w, c), Layout.NC8HW8: (n, -(-c // 8), h, w, 8)}
+    return encoded(np.full(shapes[call.layout], np.nan, np.float32), call.kernel.device.dtype)
 
 
-def from_layout(array: Floats, layout: Layout) -> Floats:
-    return np.ascontiguousarray(array.transpose(0, 3, 1, 2) if layout is Layout.NHWC else array)
+def from_layout(array: Array, call: Call) -> Floats:
+    """NCHW in float32; places behind the last channel have to hold zeros."""
+    values = decoded(array, call.kernel.device.dtype)
+    if call.layout is Layout.NC8HW8:
+        n, _, h, w, _ = values.shape
+        full = values.transpose(0, 1, 4, 2, 3).reshape(n, -1, h, w)
+        assert not full[:, call.shape[1]:].any(), "channels behind the last are not zeros"
+        return np.ascontiguousarray(full[:, :call.shape[1]])
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if call.layout is Layout.NHWC else values)
+
+
+def encoded(values: Floats, dtype: str) -> Array:
+    """Float32 values as elements of `dtype`: the bits of 16-bit types as unsigned integers."""
+    return values if dtype == "float32" else half_bits(values, dtype, strict=False)
+
+
+def decoded(elements: Array, dtype: str) -> Floats:
+    """Inverse of `encoded`."""
+    if dtype == "float16":
+        return elements.view(np.float16).astype(np.float32)
+    return elements if dtype == "float32" else (elements.astype(np.uint32) << 16).view(np.float32)
 
 
 # ---- ways of running a schedule
@@ -130,7 +161,7 @@ class Runner(ABC):
 
     def fits(self, schedule: Schedule) -> bool:
         """Whether scratch is within what every machine has; a CPU's has no limit."""
-        return all(m.device.target == "cpu" or 4 * schedule.scratch_elements <= m.device.scratch_per_block
+        return all(m.device.target == "cpu" or schedule.scratch_bytes <= m.device.scratch_per_block
                    for m in self.machines)
 
     def __repr__(self) -> str:
@@ -175,7 +206,7 @@ class Cpu(Runner):
 
     def call(self, call: Call) -> Floats:
         result = self._run_process(call) if self.sanitize else self._run_here(call)
-        return from_layout(result, call.layout)
+        return from_layout(result, call)
 
     def _run_here(self, call: Call) -> Floats:
         library = build(self.compiler.command, self.flags, call.source.text)
@@ -221,7 +252,7 @@ class Cuda(Runner):
     def run(self, schedule: Schedule, inputs: Mapping[str, Floats], machine: Machine | None = None) -> Floats:
         chosen = machine or self.machines[0]
         tiles = 1 if chosen.small_grid else None
-        return self.call(make_call(cuda_simt.map_schedule(schedule, chosen.device, tiles=tiles), inputs))
+        return self.call(make_call(mapping(chosen.device)(schedule, chosen.device, tiles=tiles), inputs))
 
     @abstractmethod
     def call(self, call: Call) -> Floats: ...
@@ -247,12 +278,12 @@ class EmulatedCuda(Cuda):
         kernel = emulated(call.source.text, call.source.entry, self.sanitize)
         output = empty_output(call)
         arguments = [*call.inputs, output, call.params, *call.sizes]
-        grid, block, scratch = (call.tiles, 1, 1), (call.kernel.threads, 1, 1), 4 * call.kernel.scratch
+        grid, block, scratch = (call.tiles, 1, 1), (call.kernel.threads, 1, 1), call.scratch_bytes
         if self.order == "all":
             kernel.check_races(grid, block, arguments, scratch)
         else:
             kernel.launch(grid, block, arguments, scratch, self.order)
-        return output
+        return from_layout(output, call)
 
 
 class Gpu(Cuda):
@@ -264,19 +295,20 @@ class Gpu(Cuda):
         import cupy
 
         function = loaded(call.source.text, call.source.entry)
-        if 4 * call.kernel.scratch > 48 * 1024:
-            function.max_dynamic_shared_size_bytes = 4 * call.kernel.scratch
-        room = cupy.full(prod(call.shape) + 2 * GUARD, cupy.nan, cupy.float32)
-        room.view(cupy.uint32)[...] = GUARD_BITS
-        output = room[GUARD:GUARD + prod(call.shape)]
+        if call.scratch_bytes > 48 * 1024:
+            function.max_dynamic_shared_size_bytes = call.scratch_bytes
+        empty = empty_output(call)
+        guard = np.resize(GUARD_BITS.reshape(1).view(empty.dtype), GUARD)
+        room = cupy.asarray(np.concatenate([guard, empty.ravel(), guard]))
+        output = room[GUARD:GUARD + empty.size]
         tensors = [cupy.asarray(i) for i in call.inputs]
         function((call.tiles,), (call.kernel.threads,),
                  (*tensors, output, cupy.asarray(call.params), *(np.int32(s) for s in call.sizes)),
-                 shared_mem=4 * call.kernel.scratch)
+                 shared_mem=call.scratch_bytes)
         host = cupy.asnumpy(room)
-        around = np.concatenate([host[:GUARD], host[host.size - GUARD:]]).view(np.uint32)
-        assert (around == GUARD_BITS).all(), "the kernel wrote beside its output"
-        return host[GUARD:host.size - GUARD].reshape(call.shape)
+        around = (host[:GUARD], host[host.size - GUARD:])
+        assert all(a.tobytes() == guard.tobytes() for a in around), "the kernel wrote beside its output"
+        return from_layout(host[GUARD:host.size - GUARD].reshape(empty.shape), call)
 
 
 # ---- memory with guards, builds that are kept

@@ -57,4 +57,4 @@ def test_the_cpu_has_the_cores_that_a_model_runs_on(eight: Path, monkeypatch: py
 def test_commands_that_only_plan_count_the_same(eight: Path) -> None:
     """`--device cpu` is this CPU, as `--target cpu` is."""
     eight.write_text("200000 100000")
-    assert planning.choose("cpu", None) == planning.choose(None, "cpu") == host(2)
+    assert planning.choose("cpu", None, "float32") == planning.choose(None, "cpu", "float32") == host(2)

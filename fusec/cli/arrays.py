@@ -1,7 +1,7 @@
 """Input files as arrays, and results as files.
 
-In: paths of .npy, .npz and pictures. Out: one float32 array (batch, channels, height, width) per input of the network; and the
-other way round, files that appear whole or not at all.
+In: paths of .npy, .npz and pictures, and the type of the network's tensors. Out: one float32 array (batch, channels, height,
+width) per input of the network, of numbers that the type has; and the other way round, files that appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from fusec.cli.files import check_file, write_file
 from fusec.cli.images import SUFFIXES, encode_image, is_image, read_image
 from fusec.cli.output import extents, note, plural
 from fusec.errors import InputError, Problem, nearest, nearest_file
+from fusec.runtime.elements import offered, widened
 from fusec.runtime.model import AXES
 
 ARRAYS = (".npy", ".npz")
@@ -26,8 +27,8 @@ ARRAYS = (".npy", ".npz")
 Array = NDArray[Any]
 
 
-def read_inputs(files: Sequence[Path], channels: Mapping[str, int]) -> dict[str, Array]:
-    """The arrays of all inputs.
+def read_inputs(files: Sequence[Path], channels: Mapping[str, int], dtype: str) -> dict[str, Array]:
+    """The arrays of all inputs: float32, rounded to `dtype`, and a note where that is another type than a file's.
 
     Parameters
     ----------
@@ -36,6 +37,8 @@ def read_inputs(files: Sequence[Path], channels: Mapping[str, int]) -> dict[str,
         several files are put together along the batch.
     channels
         The inputs' names and channels, in the network's order.
+    dtype
+        The type of the network's tensors.
 
     Raises
     ------
@@ -55,9 +58,9 @@ def read_inputs(files: Sequence[Path], channels: Mapping[str, int]) -> dict[str,
         raise InputError(f"the network has {len(names)} inputs ({', '.join(names)}), but got {plural(len(files), 'file')}",
                          hint="give one file per input in this order, or one .npz with all of them")
     if problems := [problem for name, parts in given.items() for path, array in parts
-                    for problem in _misfits(array, path, name, channels[name])]:
+                    for problem in _misfits(array, path, name, channels[name], dtype)]:
         raise InputError(problems)
-    return {name: _float32(_joined(parts), name) for name, parts in given.items()}
+    return {name: _converted(_joined(parts), name, dtype) for name, parts in given.items()}
 
 
 def check_result_file(path: Path) -> None:
@@ -126,10 +129,10 @@ def _load(path: Path) -> Array | dict[str, Array]:
         raise InputError(f"not a readable {path.suffix.lower()} file: {kept}", str(path)) from None
 
 
-def _misfits(array: Array, path: Path, name: str, channels: int) -> Iterator[Problem]:
+def _misfits(array: Array, path: Path, name: str, channels: int, dtype: str) -> Iterator[Problem]:
     """Why a file is not this input. A model finds the same, but tells how to mend an array; here a file has to be."""
     if array.dtype.kind != "f":
-        yield Problem(f"input '{name}' is {array.dtype}, but the network computes in float32", str(path),
+        yield Problem(f"input '{name}' is {array.dtype}, but the network computes in {dtype}", str(path),
                       "write the file with float32 values, scaled as in training")
     if array.ndim != 4:
         yield Problem(f"input '{name}' has {array.ndim} axes instead of 4 ({AXES})", str(path),
@@ -150,13 +153,14 @@ def _joined(parts: Sequence[tuple[Path, Array]]) -> Array:
     return np.concatenate([array for _, array in parts])
 
 
-def _float32(array: Array, name: str) -> Array:
+def _converted(array: Array, name: str, dtype: str) -> Array:
     """Other floating-point numbers are converted, and that is said."""
-    if array.dtype == np.float32:
-        return array
-    note(f"input '{name}' is {array.dtype}; converted to float32")
-    with np.errstate(over="ignore"):
-        return array.astype(np.float32)
+    made = widened(offered(array, dtype))
+    if array.dtype != dtype:
+        lost = int(np.count_nonzero(np.isinf(made) & np.isfinite(array)))
+        note(f"input '{name}' is {array.dtype}; converted to {dtype}"
+             + (f", beyond whose range {plural(lost, 'value')} became infinite" if lost else ""))
+    return made
 
 
 def _npy(array: Array) -> bytes:

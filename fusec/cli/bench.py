@@ -19,22 +19,23 @@ from fusec.cli.networks import check_fit, read_network, sizes_to_run
 from fusec.cli.options import Shape4
 from fusec.cli.output import extents, facts, in_seconds, line, note, print_json, table
 from fusec.cli.progress import Progress
+from fusec.cli.tolerances import CLOSE
 from fusec.errors import AccuracyError
 from fusec.graph import reference
 from fusec.graph.graph import LayerGraph
 from fusec.plan.cost import Nominal, nominal_for
-from fusec.targets.device import Device
+from fusec.runtime.elements import widened
+from fusec.targets.device import DTYPES, Device
 from fusec.tuning.inputs import random_inputs
 from fusec.tuning.measure import on_device, timed_call
 from fusec.tuning.timing import Call, Clock, Timed, alternate, wall_clock
-from fusec.tuning.whole import as_tuple, check_equal
+from fusec.tuning.whole import check_equal, results_of
 
 FUSED, SINGLE, ALL, REFERENCE = "fused", "layer by layer", "all fused", "reference"
 WAYS = ((FUSED, "auto"), (SINGLE, "none"), (ALL, "all"))
 REFERENCE_SECONDS = 5.0  # a call of the reference that is expected to take longer is left out
 REFERENCE_ROUNDS = 3
 REFERENCE_RATE = 0.5e9  # multiply-adds a second that NumPy does at least; only to guess before trying
-CLOSE = 1e-3  # of the largest value: the most that float32 kernels may differ from the float32 reference
 
 Array = NDArray[np.float32]
 Arrays = Mapping[str, Array]
@@ -54,49 +55,51 @@ class Reference:
 @options.BATCH
 @options.SHAPE
 @options.TARGET
+@options.DTYPE
 @click.option("--repeat", type=click.IntRange(1, 100_000), metavar="ROUNDS",
               help="Rounds to time; as many as take about five seconds when left out.")
 @options.weights
 @options.JSON
-def command(network: str, batch: int | None, shape: Shape4 | None, target: str, repeat: int | None, weights: Path | None,
-            random_weights: int | None, as_json: bool) -> None:
+def command(network: str, batch: int | None, shape: Shape4 | None, target: str, dtype: str, repeat: int | None,
+            weights: Path | None, random_weights: int | None, as_json: bool) -> None:
     """Time fused kernels against layer by layer and the reference.
 
     Builds the network as --fuse auto, none and all would (the last only where it differs), checks that all results agree bit
-    for bit, and times them in turn, round by round. The reference is NumPy in float32 and left out where it would take long. On
-    a GPU the arrays stay in its memory and its own events time the calls.
+    for bit, and times them in turn, round by round. The reference is NumPy in float32, whatever the type of the tensors, and
+    left out where it would take long. On a GPU the arrays stay in its memory and its own events time the calls.
 
     A ratio above 1 says how many times faster fused is than layer by layer.
     """
     options.only_one(batch=batch, shape=shape)
     options.only_one(weights=weights, random_weights=random_weights)
-    device = pipeline.choose_device(target)
+    device = pipeline.choose_device(target, dtype)
     graph, seed = read_network(network, weights, random_weights)
     sizes = sizes_to_run(graph, batch, shape, nominal_for(graph))
-    inputs = random_inputs(graph, sizes)
+    inputs = random_inputs(graph, sizes, dtype)
     check_fit(graph, device, tuple(inputs.values()))
     with Progress() as progress:
         ways = _build(graph, device, progress, shape)
         progress.phase("checking results")
-        results = {name: as_tuple(built.model(*inputs.values())) for name, built in ways.items()}
+        results = {name: results_of(built.model, tuple(inputs.values())) for name, built in ways.items()}
         check_equal(graph.outputs, results)
         plain = _reference(graph, inputs, sizes)
-        difference = _distance(results[FUSED], plain.results)
-        if difference is not None and not difference <= CLOSE:
-            raise AccuracyError(f"the results differ from the reference by {difference:.2g} of its largest value; "
-                                f"`fusec compare {network}` finds the layer")
+        difference = _distance([widened(a) for a in results[FUSED]], plain.results)
+        if difference is not None and not difference <= CLOSE[dtype]:
+            how = "" if dtype == DTYPES[0] else f" --dtype {dtype}"
+            raise AccuracyError(f"the results differ from the reference by {difference:.2g} of its largest value, and may by "
+                                f"{CLOSE[dtype]:g}; `fusec compare {network}{how}` finds the layer")
         progress.phase("timing")
         timed = _time(ways, plain, inputs, repeat, progress)
     if plain.skipped:
         note(plain.skipped)
     ratio = timed[SINGLE].median / timed[FUSED].median
     if as_json:
-        print_json({"network": graph.name, "target": device.target, "device": device_in_words(device), "dtype": "float32",
+        print_json({"network": graph.name, "target": device.target, "device": device_in_words(device), "dtype": dtype,
                     "inputs": {name: list(array.shape) for name, array in inputs.items()}, "random_weights": seed,
                     "results": [_described(name, ways.get(name), t) for name, t in timed.items()], "ratio": ratio,
                     "equal": True, "reference_difference": difference, "reference_skipped": plain.skipped or None})
         return
-    facts([("network", graph.name), ("target", device_in_words(device)),
+    facts([("network", graph.name), ("target", device_in_words(device)), ("dtype", dtype),
            ("input", ", ".join(extents(a.shape) for a in inputs.values())),
            ("results", "equal bit for bit" + ("" if difference is None else f", within {difference:.1e} of the reference"))])
     line()

@@ -21,6 +21,7 @@ from fusec.plan.cost import Nominal
 from fusec.plan.partition import partition
 from fusec.plan.report import Report, report
 from fusec.runtime.model import Model
+from fusec.schedule.ir import Schedule
 from fusec.targets.device import Device
 
 T = TypeVar("T")
@@ -93,10 +94,13 @@ def why_unfused(plan: pipeline.Plan, fuse: str) -> str | None:
 
 def plan_in_words(plan: pipeline.Plan) -> str:
     """One line per chain: its layers, tiles and scratch."""
+    def tile(schedule: Schedule) -> str:
+        return f"{schedule.tile} ({plan.device.element * schedule.scratch_elements} bytes of scratch)"
+
     lines = []
     for index, item in enumerate(plan.chains):
         labels = " ".join(node.label for node in item.chain.nodes)
-        tiles = " or ".join(f"{v.schedule.tile} ({4 * v.schedule.scratch_elements} bytes of scratch)" for v in item.variants)
+        tiles = " or ".join(tile(v.schedule) for v in item.variants)
         lines.append(f"{index}: {labels}; tile {tiles}")
     return "\n".join(lines)
 

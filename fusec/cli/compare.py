@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusec import pipeline
-from fusec.cli import options
+from fusec.cli import options, tolerances
 from fusec.cli.arrays import read_inputs
 from fusec.cli.building import device_in_words, finish
 from fusec.cli.layerwise import layerwise, tensor_of
@@ -25,12 +25,25 @@ from fusec.errors import AccuracyError, InternalError
 from fusec.graph import reference
 from fusec.graph.graph import LayerGraph
 from fusec.plan.cost import OPEN_HEIGHT, Nominal, nominal_for
+from fusec.runtime.elements import widened
+from fusec.runtime.model import Model
 from fusec.tuning.inputs import random_inputs
+from fusec.tuning.whole import results_of
 
-TOLERANCE = 1e-5  # of a layer's largest value
 OPEN_SIZE = (160, 240)  # compared at where an image size is open: tiles, and the reference's time, are in mind
 
 Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Of the largest value: what a layer may add, and how far an output may be from the reference."""
+
+    layer: float
+    output: float
+
+    def __str__(self) -> str:
+        return f"{self.layer:g}" if self.layer == self.output else f"{self.layer:g} for a layer, {self.output:g} for an output"
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,9 @@ class Difference:
     own
         What this layer adds: its values against a float64 layer fed with the very values the kernel read. None for outputs of
         the whole network.
+    beyond
+        The largest value of such a float64 layer where it is finite and the kernel's is not: too large for the type of the
+        tensors. Else None.
     """
 
     layer: str
@@ -55,14 +71,15 @@ class Difference:
     relative: float
     place: tuple[int, ...]  # of the largest difference
     own: float | None
+    beyond: float | None = None
 
     @property
     def judged(self) -> float:
         """What the tolerance is for: a layer must not answer for the roundings of those before it, an output must."""
         return self.relative if self.own is None else self.own
 
-    def within(self, tolerance: float) -> bool:
-        return self.judged <= tolerance
+    def within(self, tolerance: Tolerance) -> bool:
+        return self.judged <= (tolerance.output if self.own is None else tolerance.layer)
 
 
 @click.command(epilog="Example: fusec compare resnet18 --target cpu --tolerance 1e-5")
@@ -72,63 +89,73 @@ class Difference:
 @options.BATCH
 @options.SHAPE
 @options.TARGET
+@options.DTYPE
 @options.FUSE
-@click.option("--tolerance", type=click.FloatRange(min=0), default=TOLERANCE, show_default=True,
-              help="The largest difference allowed, as a part of the tensor's largest value.")
+@click.option("--tolerance", type=click.FloatRange(min=0),
+              help="The largest difference allowed, as a part of the tensor's largest value.  [default: "
+                   f"{tolerances.in_words()}]")
 @options.weights
 @options.JSON
-def command(network: str, given: tuple[Path, ...], batch: int | None, shape: Shape4 | None, target: str, fuse: str,
-            tolerance: float, weights: Path | None, random_weights: int | None, as_json: bool) -> None:
+def command(network: str, given: tuple[Path, ...], batch: int | None, shape: Shape4 | None, target: str, dtype: str, fuse: str,
+            tolerance: float | None, weights: Path | None, random_weights: int | None, as_json: bool) -> None:
     """Find the first layer whose values differ from the reference.
 
     Runs the network as it is compiled, and once more with a kernel for each layer (its chain, cut off behind it, so that fused
     work stays fused); and the reference in float64, on the network as described. The table shows for each layer how far it is
     from the reference in all, and what of that is its own: its values against those of a float64 layer that reads what the
     kernel read. The tolerance is for a layer's own difference, and for the whole difference of the network's outputs. Exit code
-    4 when one is over.
+    4 when one is over. Of half types the input is rounded first, and a layer whose values leave the type's range is named.
     """
     options.only_one(input=given or None, batch=batch, shape=shape)
     options.only_one(weights=weights, random_weights=random_weights)
-    device = pipeline.choose_device(target)
+    device = pipeline.choose_device(target, dtype)
+    allowed = Tolerance(tolerances.LAYER[dtype], tolerances.OUTPUT[dtype]) if tolerance is None else \
+        Tolerance(tolerance, tolerance)
     graph, seed = read_network(network, weights, random_weights)
-    inputs = _inputs(graph, given, batch, shape)
+    inputs = _inputs(graph, given, batch, shape, dtype)
     check_fit(graph, device, tuple(inputs.values()))
     with Progress() as progress:
         progress.phase("planning")
         planned = pipeline.plan(graph, device, fuse, shape)
         differences = _differences(planned, inputs, progress)
     needed = _tolerance_for(max(d.judged for d in differences))
-    wrong = [d for d in differences if not d.within(tolerance)]
+    wrong = [d for d in differences if not d.within(allowed)]
     if as_json:
-        print_json({"network": graph.name, "target": device.target, "device": device_in_words(device), "fuse": fuse,
+        print_json({"network": graph.name, "target": device.target, "device": device_in_words(device), "dtype": dtype,
+                    "fuse": fuse,
                     "inputs": {name: list(array.shape) for name, array in inputs.items()}, "random_weights": seed,
-                    "layers": [asdict(d) for d in differences], "tolerance": tolerance, "smallest_tolerance": needed,
+                    "layers": [asdict(d) for d in differences], "tolerance": allowed.layer,
+                    "output_tolerance": allowed.output, "smallest_tolerance": needed,
                     "first_over": wrong[0].layer if wrong else None})
     else:
-        facts([("network", graph.name), ("target", device_in_words(device)),
-               ("input", ", ".join(extents(a.shape) for a in inputs.values()))])
+        facts([("network", graph.name), ("target", device_in_words(device)), ("dtype", dtype),
+               ("input", ", ".join(extents(a.shape) for a in inputs.values())), ("tolerance", str(allowed))])
         line()
-        _show(differences, tolerance)
+        _show(differences, allowed)
         line()
         facts([("smallest tolerance", f"{needed:g}")])
     if wrong:
-        raise AccuracyError(_verdict(differences, wrong, tolerance))
+        raise AccuracyError(_verdict(differences, wrong, allowed, dtype))
 
 
-def _verdict(differences: list[Difference], wrong: list[Difference], tolerance: float) -> str:
+def _verdict(differences: list[Difference], wrong: list[Difference], tolerance: Tolerance, dtype: str) -> str:
     first = wrong[0]
-    said = f"{plural(len(wrong), 'tensor')} over the tolerance of {tolerance:g}"
+    said = f"{plural(len(wrong), 'tensor')} over the tolerance of {tolerance}"
+    for item in differences:
+        if item.beyond is not None:
+            return f"{said}; activation beyond {dtype}'s range at layer {item.layer}: peak {item.beyond:.3g}"
     if first.own is not None:
         return f"{said}; the first is {first.layer}, which adds {first.own:.2g} of its largest value"
-    start = next(d for d in differences if not d.relative <= tolerance)
+    start = next(d for d in differences if not d.relative <= tolerance.output)
     return (f"{said}: {first.layer} differs by {first.relative:.2g} of its largest value, though no layer adds that much; "
             f"{start.layer} is the first whose whole difference is over")
 
 
-def _inputs(graph: LayerGraph, files: tuple[Path, ...], batch: int | None, shape: Shape4 | None) -> Mapping[str, Array]:
+def _inputs(graph: LayerGraph, files: tuple[Path, ...], batch: int | None, shape: Shape4 | None, dtype: str
+            ) -> Mapping[str, Array]:
     if files:
-        return read_inputs(files, {n.name: graph.shapes[n.name].channels for n in graph.inputs})
-    return random_inputs(graph, _sizes(graph, batch, shape))
+        return read_inputs(files, {n.name: graph.shapes[n.name].channels for n in graph.inputs}, dtype)
+    return random_inputs(graph, _sizes(graph, batch, shape), dtype)
 
 
 def _sizes(graph: LayerGraph, batch: int | None, shape: Shape4 | None) -> Nominal:
@@ -158,24 +185,31 @@ def _differences(planned: pipeline.Plan, inputs: Mapping[str, Array], progress: 
         with np.errstate(all="ignore"):
             alone = reference.apply_node(node, [read[i].astype(np.float64) for i in node.inputs])
         added = float(_apart(made, alone).max(initial=0.0))
-        found.append(_difference(node.label, tensor, chain_of[name], made, wanted[tensor], added))
+        found.append(_difference(node.label, tensor, chain_of[name], made, wanted[tensor], added, _beyond(made, alone)))
     return found + [_difference(f"output {name}", name, "the whole network", made, wanted[name])
                     for name, made in outputs.items()]
 
 
-def _run(model: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def _run(model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """The outputs by name. The inputs' names may be anything, so they go in by order."""
-    made = model(*inputs.values())
-    return dict(zip((p.name for p in model.program.outputs), made if isinstance(made, tuple) else (made,), strict=True))
+    made = results_of(model, tuple(inputs.values()))
+    return {p.name: widened(array) for p, array in zip(model.program.outputs, made, strict=True)}
 
 
-def _difference(layer: str, tensor: str, chain: str, made: Array, wanted: Array, added: float | None = None) -> Difference:
+def _beyond(made: Array, alone: Array) -> float | None:
+    """The largest value of a layer in float64, where the kernel that read the same made infinities of finite values."""
+    lost = np.isinf(made.reshape(alone.shape)) & np.isfinite(alone)
+    return float(np.abs(alone[lost]).max()) if lost.any() else None
+
+
+def _difference(layer: str, tensor: str, chain: str, made: Array, wanted: Array, added: float | None = None,
+                beyond: float | None = None) -> Difference:
     apart = _apart(made, wanted)
     peak = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0))
     largest = float(apart.max(initial=0.0))
     place = np.unravel_index(int(apart.argmax()), apart.shape) if apart.size else ()
     return Difference(layer, tensor, chain, tuple(wanted.shape), peak, largest, largest / (peak or 1.0),
-                      tuple(int(i) for i in place), None if added is None else added / (peak or 1.0))
+                      tuple(int(i) for i in place), None if added is None else added / (peak or 1.0), beyond)
 
 
 def _apart(made: Array, wanted: Array) -> Array:
@@ -199,7 +233,7 @@ def _tolerance_for(relative: float) -> float:
     return rounded if rounded >= relative else float(f"{digits + 1}e{exponent}")
 
 
-def _show(differences: list[Difference], tolerance: float) -> None:
+def _show(differences: list[Difference], tolerance: Tolerance) -> None:
     first = next((d for d in differences if not d.within(tolerance)), None)
     rows = [(d.layer, d.chain, extents(d.shape), f"{d.peak:.3g}", f"{d.absolute:.2e}", f"{d.relative:.2e}",
              "" if d.own is None else f"{d.own:.2e}", "" if d.within(tolerance) else "first over" if d is first else "over")

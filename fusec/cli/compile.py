@@ -51,7 +51,7 @@ def command(network: str, target: str, dtype: str, fuse: str, shape: Shape4 | No
         device = pipeline.choose_device(target, dtype, arch)
         progress.phase("reading")
         graph, seed = read_network(network, weights, random_weights)
-        lock = default_lock(network, device.target) if locked == BESIDE else Path(locked) if locked else None
+        lock = default_lock(network, device) if locked == BESIDE else Path(locked) if locked else None
         built = build(graph, device, fuse, progress, shape, lock)
         progress.phase("writing")
         place = output or Path("build") / find_graph(network).stem

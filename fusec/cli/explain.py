@@ -30,7 +30,7 @@ from fusec.plan.explore import Exploration
 @options.FUSE
 @options.JSON
 def command(network: str, output: Path | None, svg: Path | None, shape: Shape4 | None, device: str | None, target: str | None,
-            fuse: str, as_json: bool) -> None:
+            dtype: str, fuse: str, as_json: bool) -> None:
     """Write a page that shows how a network is fused, and what that saves.
 
     The page is one file that needs no network: what each chain moves, its tile drawn to scale in every layer with the parts
@@ -42,7 +42,7 @@ def command(network: str, output: Path | None, svg: Path | None, shape: Shape4 |
         check_file(output)
     if svg is not None:
         check_folder(svg)
-    chosen = planning.choose(device, target)
+    chosen = planning.choose(device, target, dtype)
     with Progress() as progress:
         progress.phase("planning")
         graph = pipeline.read(network, missing="blank")
@@ -57,8 +57,8 @@ def command(network: str, output: Path | None, svg: Path | None, shape: Shape4 |
         figures = [] if svg is None else write_figures(svg, {name: f.standalone() for name, f in made.figures.items()})
         write_text(place, made.html)
     if as_json:
-        print_json({"network": graph.name, "device": chosen.name, "target": chosen.target, "arch": chosen.arch, "fuse": fuse,
-                    "file": str(place), "figures": [str(path) for path in figures]})
+        print_json({"network": graph.name, "device": chosen.name, "target": chosen.target, "arch": chosen.arch, "dtype": dtype,
+                    "fuse": fuse, "file": str(place), "figures": [str(path) for path in figures]})
     else:
         facts([("written", str(place)), *([("figures", f"{plural(len(figures), 'file')} in {svg}")] if figures else [])])
 

@@ -1,7 +1,7 @@
 """Pictures as arrays and back, through Pillow (the extra `image`).
 
-In: .png, .jpg and the like. Out: float32 arrays (1, channels, height, width) with values from 0 to 1; or such an array as a
-file's bytes. The only module that imports Pillow, and only when there is a picture.
+In: .png, .jpg and the like. Out: float32 arrays (1, channels, height, width) with values from 0 to 1; or such an array, of
+float16 too, as a file's bytes. The only module that imports Pillow, and only when there is a picture.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def encode_image(array: Floats, path: Path) -> bytes:
     if array.ndim != 4 or array.shape[0] != 1 or array.shape[1] not in MODES:
         raise InputError(f"a result of {'x'.join(map(str, array.shape))} is no picture: that is 1x1xHxW or 1x3xHxW", str(path),
                          "name a .npy or .npz file")
-    levels = np.rint(np.clip(np.nan_to_num(array[0]), 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    levels = np.rint(np.clip(np.nan_to_num(array[0].astype(np.float32)), 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     made = image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
     buffer = io.BytesIO()
     try:

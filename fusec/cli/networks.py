@@ -20,8 +20,9 @@ from fusec.graph.simplify import simplify
 from fusec.plan.cost import Nominal, nominal_for
 from fusec.plan.lock_file import SUFFIX
 from fusec.program import make_program
+from fusec.runtime.elements import offered
 from fusec.runtime.model import check_inputs
-from fusec.targets.device import Device
+from fusec.targets.device import DTYPES, Device
 
 
 def read_network(network: str, weights: Path | None, random_weights: int | None) -> tuple[LayerGraph, int | None]:
@@ -49,12 +50,14 @@ def shape_to_plan(graph: LayerGraph, batch: int | None, shape: Shape4 | None) ->
     return batch, image.channels, image.height or usual.height or 1, image.width or usual.width or 1
 
 
-def default_lock(network: str, target: str) -> Path:
+def default_lock(network: str, device: Device) -> Path:
     """Where the lockfile of a network is when nothing else is said: beside its description, or here for a shipped network."""
     path = find_graph(network)
-    return (path.parent if Path(network).is_file() else Path()) / f"{path.stem}.{target}{SUFFIX}"
+    kind = device.target if device.dtype == DTYPES[0] else f"{device.target}.{device.dtype}"
+    return (path.parent if Path(network).is_file() else Path()) / f"{path.stem}.{kind}{SUFFIX}"
 
 
 def check_fit(graph: LayerGraph, device: Device, arrays: Sequence[NDArray[Any]]) -> None:
-    """InputError unless the network's model will take these arrays, one per input: said before anything is built."""
-    check_inputs(make_program(graph, simplify(graph), device, device.arch, ()), arrays)
+    """InputError unless the network's model will take these numbers, an array per input: said before anything is built."""
+    program = make_program(graph, simplify(graph), device, device.arch, (), {})
+    check_inputs(program, [offered(array, device.dtype) for array in arrays])

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from fusec.graph.limits import MAX_BATCH, MAX_EXTENT
-from fusec.pipeline import DTYPES
+from fusec.targets.device import DTYPES
 
 TARGETS = ("auto", "cpu", "cuda")
 
@@ -23,7 +23,8 @@ Shape4 = tuple[int, int, int, int]
 NETWORK = click.argument("network", metavar="NET")
 TARGET = click.option("--target", type=click.Choice(TARGETS), default="auto", show_default=True,
                       help="What to compile for; auto is the GPU where there is one, else the CPU.")
-DTYPE = click.option("--dtype", type=click.Choice(DTYPES), default=DTYPES[0], show_default=True, help="What to compute in.")
+DTYPE = click.option("--dtype", type=click.Choice(DTYPES), default=DTYPES[0], show_default=True,
+                     help="The type of all tensors, weights among them; the half ones need a GPU.")
 FUSE = click.option("--fuse", default="auto", show_default=True, metavar="auto|none|all|CHAINS",
                     help="Which layers share a kernel: what the cost model finds fastest, none, as many as fit, or named "
                          "chains such as \"conv1..pool2,conv3..conv5\".")

@@ -28,7 +28,7 @@ from fusec.targets.device import Device
 @options.TILE
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="With --explore: write it as a page too.")
 @options.JSON
-def command(network: str, shape: Shape4 | None, device: str | None, target: str | None, fuse: str, explore: bool,
+def command(network: str, shape: Shape4 | None, device: str | None, target: str | None, dtype: str, fuse: str, explore: bool,
             layers: str | None, tile: tuple[int, int] | None, html: Path | None, as_json: bool) -> None:
     """Show how a network would be cut into kernels, and what that saves.
 
@@ -49,7 +49,7 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
         raise click.UsageError("--layers, --tile and --html belong to --explore")
     if html is not None:
         check_file(html)
-    chosen = planning.choose(device, target)
+    chosen = planning.choose(device, target, dtype)
     with Progress() as progress:
         progress.phase("planning")
         planned = pipeline.plan(pipeline.read(network, missing="blank"), chosen, fuse, shape)
@@ -59,7 +59,7 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
             found = exploring.explored(planned, layers, tile or (1, 1))
             if html is not None:
                 write_text(html, explore_page(found, chosen, layers))
-    asked = {"target": chosen.target, "arch": chosen.arch, "fuse": fuse}
+    asked = {"target": chosen.target, "arch": chosen.arch, "dtype": dtype, "fuse": fuse}
     if explore and as_json:
         print_json({**found.to_json(), "device": chosen.name, **asked})
     elif explore:
@@ -75,7 +75,7 @@ def _show(report: Report, device: Device, unfused: str | None) -> None:
     size = "" if report.height is None else f" of {report.height}x{report.width}"
     saved = totals.saved
     moved = f"{saved:.0%} saved" if saved >= 0 else f"{-saved:.0%} more: tiles read their overlap, and the weights, again"
-    facts([("network", report.network), ("device", device_in_words(device)),
+    facts([("network", report.network), ("device", device_in_words(device)), ("dtype", device.dtype),
            ("planned for", f"{plural(report.batch, 'image')}{size}"),
            ("fused", f"{plural(totals.layers, 'layer')} in {plural(totals.chains, 'chain')}"),
            ("work", f"{in_words(totals.multiply_adds)} multiply-adds, {totals.extra_ratio:.1%} of them extra"),

@@ -22,7 +22,10 @@ from fusec.cli.progress import Progress
 from fusec.errors import InputError, nearest
 from fusec.graph.locate import find_graph, shipped_graphs
 from fusec.runtime.artefact import MANIFEST, load, read_manifest
+from fusec.runtime.elements import is_bfloat16, widened
 from fusec.runtime.model import Model
+from fusec.targets.device import DTYPES
+from fusec.tuning.whole import results_of
 
 BEST = 5  # classes shown of a vector
 MOST_IMAGES = 10  # whose classes are shown to people
@@ -36,22 +39,26 @@ Array = NDArray[np.float32]
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
               help="Where to write the result: .npy, .npz (by the outputs' names) or, for 1 or 3 channels, a picture.")
 @click.option("--target", type=click.Choice(options.TARGETS), help="What to compile a network for.  [default: auto]")
+@click.option("--dtype", type=click.Choice(DTYPES),
+              help="The type of all tensors of a network; the half ones need a GPU.  [default: float32]")
 @click.option("--fuse", metavar="auto|none|all|CHAINS", help="Which layers of a network share a kernel.  [default: auto]")
 @options.weights
 @options.JSON
-def command(network: str, inputs: tuple[Path, ...], output: Path | None, target: str | None, fuse: str | None,
-            weights: Path | None, random_weights: int | None, as_json: bool) -> None:
+def command(network: str, inputs: tuple[Path, ...], output: Path | None, target: str | None, dtype: str | None,
+            fuse: str | None, weights: Path | None, random_weights: int | None, as_json: bool) -> None:
     """Run a compiled folder or a network on arrays or pictures.
 
     INPUT is a .npy file of shape (images, channels, height, width), a .npz with one array per input (by the input's name, or
     in order), or, with the extra `image`, a picture: scaled to 0..1, grey for networks of 1 channel, RGB for 3. Several files
     for a network with one input are put together as one batch; a network with several inputs takes one file for each, in order.
+    Numbers are converted to the type of the model's tensors, with a note; results have that type too, but bfloat16, which files
+    and NumPy have not, becomes float32.
 
     A network without weights gets random ones, and a note. Without -o it prints the shapes and, of vectors, the five largest
     values with their positions: the classes.
     """
     options.only_one(weights=weights, random_weights=random_weights)
-    given = _Options(target, fuse, weights, random_weights)
+    given = _Options(target, dtype, fuse, weights, random_weights)
     _check_there(network)
     if output is not None:
         check_result_file(output)
@@ -60,14 +67,14 @@ def command(network: str, inputs: tuple[Path, ...], output: Path | None, target:
             else _compiled(network, inputs, given, progress)
         progress.phase("running")
         began = time.perf_counter()
-        made = model(*arrays.values())
+        made = results_of(model, tuple(arrays.values()))
         seconds = time.perf_counter() - began
-    results = dict(zip((p.name for p in model.program.outputs), made if isinstance(made, tuple) else (made,), strict=True))
+    results = {p.name: widened(a) if is_bfloat16(a) else a for p, a in zip(model.program.outputs, made, strict=True)}
     if output is not None:
         write_results(output, results)
     if as_json:
-        print_json({"network": model.program.name, "target": model.program.target, "random_weights": seed, "seconds": seconds,
-                    "file": None if output is None else str(output),
+        print_json({"network": model.program.name, "target": model.program.target, "dtype": model.program.dtype,
+                    "random_weights": seed, "seconds": seconds, "file": None if output is None else str(output),
                     "outputs": [_described(name, array) for name, array in results.items()]})
     else:
         _show(model, results, output, seconds)
@@ -78,6 +85,7 @@ class _Options:
     """The options that only a network takes; None where they are left out."""
 
     target: str | None
+    dtype: str | None
     fuse: str | None
     weights: Path | None
     random_weights: int | None
@@ -117,16 +125,17 @@ def _opened(network: str, files: tuple[Path, ...], progress: Progress) -> Ready:
     model = load(network, threads=debug.threads(), compiler=debug.compiler())
     progress.phase("reading inputs")
     channels = {rule.name: rule.channels for rule in model.program.tensors}
-    arrays = read_inputs(files, {port.name: channels[port.tensor] for port in model.program.inputs})
+    arrays = read_inputs(files, {port.name: channels[port.tensor] for port in model.program.inputs},
+                         model.program.dtype)
     return model, arrays, read_manifest(Path(network)).get("random_weights")
 
 
 def _compiled(network: str, files: tuple[Path, ...], given: _Options, progress: Progress) -> Ready:
     """A network compiled in memory, once its inputs are read and known to fit."""
-    device = pipeline.choose_device(given.target or "auto")
+    device = pipeline.choose_device(given.target or "auto", given.dtype or DTYPES[0])
     progress.phase("reading")
     graph, seed = read_network(network, given.weights, given.random_weights)
-    arrays = read_inputs(files, {node.name: graph.shapes[node.name].channels for node in graph.inputs})
+    arrays = read_inputs(files, {node.name: graph.shapes[node.name].channels for node in graph.inputs}, device.dtype)
     check_fit(graph, device, tuple(arrays.values()))
     return build(graph, device, given.fuse or "auto", progress).model, arrays, seed
 
@@ -155,7 +164,7 @@ def _show(model: Model, results: Mapping[str, Array], output: Path | None, secon
     facts([("network", f"{model.program.name} on {model.program.target}"), ("time", f"{in_seconds(seconds)} for one call")])
     for name, array in results.items():
         described = _described(name, array)
-        kind = f"{extents(array.shape)} {array.dtype}"
+        kind = f"{extents(array.shape)} {model.program.dtype}"
         spread = f", from {described['min']:.6g} to {described['max']:.6g}" if array.size else ""
         line(f"{name}: {kind}{spread}")
         if output is None and described["top"]:

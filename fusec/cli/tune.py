@@ -33,6 +33,7 @@ TIME_LIMIT = 300.0  # seconds
 @click.command(epilog="Example: fusec tune lenet5 --target cpu --time-limit 60 -o lenet5.lock")
 @options.NETWORK
 @options.TARGET
+@options.DTYPE
 @click.option("--time-limit", type=click.FloatRange(min=0), metavar="S", default=TIME_LIMIT, show_default=True,
               help="Seconds to spend on kernels; the comparison of whole networks comes on top.")
 @options.BATCH
@@ -42,8 +43,8 @@ TIME_LIMIT = 300.0  # seconds
               help="The lockfile to write; NET.TARGET.lock beside the description when left out.")
 @click.option("--fresh", is_flag=True, help="Measure anew what earlier runs have measured.")
 @options.JSON
-def command(network: str, target: str, time_limit: float, batch: int | None, shape: Shape4 | None, weights: Path | None,
-            random_weights: int | None, output: Path | None, fresh: bool, as_json: bool) -> None:
+def command(network: str, target: str, dtype: str, time_limit: float, batch: int | None, shape: Shape4 | None,
+            weights: Path | None, random_weights: int | None, output: Path | None, fresh: bool, as_json: bool) -> None:
     """Measure schedules on this machine and write the fastest as a lockfile.
 
     Kernels are built and timed in turns: the chains that the cost model favours first, then single layers, then other chains
@@ -58,8 +59,8 @@ def command(network: str, target: str, time_limit: float, batch: int | None, sha
     options.only_one(batch=batch, shape=shape)
     options.only_one(weights=weights, random_weights=random_weights)
     began = time.perf_counter()
-    device = pipeline.choose_device(target)
-    place = _place(output or default_lock(network, device.target))
+    device = pipeline.choose_device(target, dtype)
+    place = _place(output or default_lock(network, device))
     graph, seed = read_network(network, weights, random_weights)
     sizes = shape_to_plan(graph, batch, shape)
     with Progress() as progress:
@@ -122,7 +123,7 @@ def _result(tuned: Tuned, found: Found, bench: Bench, seed: int | None, place: P
 
 def _show(tuned: Tuned, found: Found, result: Mapping[str, Any]) -> None:
     plan, rest = tuned.plan, found.total - found.done
-    facts([("network", result["network"]), ("target", device_in_words(plan.device)),
+    facts([("network", result["network"]), ("target", device_in_words(plan.device)), ("dtype", result["dtype"]),
            ("measured", f"{plural(found.done, 'chain')} in {plural(result['measured'], 'measurement')} and {result['known']:,} "
                         "known from before" + (f"; {plural(rest, 'chain')} left for another run" if rest else ""))])
     line()

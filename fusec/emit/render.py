@@ -26,7 +26,8 @@ def render(kernel: MappedKernel) -> Source:
     tile = kernel.schedule.tile
     values = {
         "version": VERSION, "device": kernel.device.arch, "stages": len(kernel.schedule.stages), "tile": str(tile),
-        "threads": kernel.threads, "blocks_per_core": kernel.blocks_per_core, "scratch_bytes": 4 * kernel.scratch,
+        "threads": kernel.threads, "blocks_per_core": kernel.blocks_per_core,
+        "scratch_bytes": kernel.device.element * kernel.scratch,
         "library": "\n\n".join(library(folder + f) for f in kernel.libraries),
         "structs": [_printed(s) for call in kernel.calls for s in call.structs],
         "calls": [{"function": c.function, "structs": ", ".join(s.name for s in c.structs), "barrier": c.barrier,
@@ -35,6 +36,7 @@ def render(kernel: MappedKernel) -> Source:
         "signature": _signature(kernel), "inputs": [(name, i) for i, name in enumerate(kernel.inputs)],
         "sizes": [(name, 3 + i) for i, name in enumerate(_size_names(kernel))],
         "step": kernel.schedule.step, "warm_up": kernel.schedule.warm_up * kernel.schedule.rows,
+        "drain": f" + {kernel.schedule.drain}" if kernel.schedule.drain else "",
         "indent": "" if kernel.schedule.step is None else "  ", "rows": _output_rows(kernel),
         "tile_images": tile.images, "tile_channels": tile.channels, "tile_height": tile.height, "tile_width": tile.width,
         "tiles_c": kernel.tiles_c, "buffers": kernel.buffers,
@@ -64,9 +66,10 @@ def _printed(struct: Struct) -> dict[str, object]:
 
 
 def _signature(kernel: MappedKernel) -> str:
-    pointers = [f"const float* __restrict__ {i}" for i in kernel.inputs]
+    value = "value_t" if kernel.device.target == "cuda" else "float"
+    pointers = [f"const {value}* __restrict__ {i}" for i in kernel.inputs]
     sizes = [f"int {name}" for name in _size_names(kernel)]
-    return ", ".join([*pointers, "float* __restrict__ out", "const float* __restrict__ params", "int batch", "int tiles_y",
+    return ", ".join([*pointers, f"{value}* __restrict__ out", "const float* __restrict__ params", "int batch", "int tiles_y",
                       "int tiles_x", *sizes])
 
 

@@ -21,7 +21,7 @@ from fusec.explain.style import DARK, LIGHT, rules
 from fusec.explain.template import printed
 from fusec.plan.explore import Exploration
 from fusec.plan.report import ChainReport, Report
-from fusec.targets.device import Device
+from fusec.targets.device import DTYPES, Device
 from fusec.version import VERSION
 from fusec.words import extents, in_bytes, in_seconds, in_words, plural
 
@@ -85,7 +85,7 @@ def explain(subject: Subject) -> Explained:
     figures = {f"{f.key}-{_file_part(c.name)}": f for f, c in zip(pyramids, report.chains, strict=True)}
     figures |= {f.key: f for f in (moved_all, roof, front) if f is not None}
     html = printed(
-        "explain.html.j2", **_frame(f"How fusec plans {report.network}"), network=report.network, device=device.name,
+        "explain.html.j2", **_frame(f"How fusec plans {report.network}"), network=report.network, device=_used(device),
         planned_for=_planned_for(report), cards=_cards(subject), bytes=Markup(moved.markup()),
         bytes_all=Markup(moved_all.markup()) if len(report.chains) > BARS + 1 else None,
         chains=_folded(_sections(subject, pyramids)),
@@ -113,6 +113,11 @@ def _frame(title: str) -> dict[str, object]:
 def _file_part(name: str) -> str:
     """Of a chain's name what any file system takes."""
     return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:60] or "chain"
+
+
+def _used(device: Device) -> str:
+    """The device, and the type of its tensors where that is not the usual one."""
+    return device.name if device.dtype == DTYPES[0] else f"{device.name} in {device.dtype}"
 
 
 def _planned_for(report: Report) -> str:

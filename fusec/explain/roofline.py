@@ -17,6 +17,7 @@ from fusec.explain.layerwise import apart
 from fusec.explain.legend import legend
 from fusec.explain.plot import Plot
 from fusec.explain.svg import SMALL, Element, Point, Scale, element, line, polygon, shortened, text, text_width
+from fusec.plan.matrix_time import PRODUCT
 from fusec.plan.report import Report
 from fusec.targets.device import Device
 
@@ -51,8 +52,9 @@ def marks(report: Report, layerwise: Report) -> list[Mark]:
 
 
 def peak(device: Device) -> float:
-    """Operations per second of all lanes."""
-    return 2 * device.cores * device.lanes * device.clock
+    """Operations per second of all lanes, or of the matrix units where convolutions go through them."""
+    products = 16 * 8 * 16 / PRODUCT if device.matrix else device.lanes
+    return 2 * device.cores * products * device.clock
 
 
 def roofline(report: Report, layerwise: Report, device: Device, key: str) -> Figure:

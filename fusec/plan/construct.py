@@ -16,14 +16,18 @@ from fusec.errors import Infeasible
 from fusec.graph import layers as L
 from fusec.graph.graph import Node
 from fusec.plan.footprint import Pyramid, line_buffers, pyramid, warm_up
+from fusec.plan.lag import behind
 from fusec.plan.merge import merged_pools
 from fusec.plan.placement import lives, offsets
-from fusec.schedule.ir import Buffer, Chain, Footprint, Layout, Overlap, Read, Schedule, Space, Stage, Tile
+from fusec.schedule.ir import Buffer, Chain, Execution, Footprint, Layout, Overlap, Read, Schedule, Space, Stage, Tile
 from fusec.targets.device import Device
 
+FEW_CHANNELS = 4  # up to which a tensor is not laid out in planes of eight
 
-def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str], step: int | None = None) -> Schedule:
-    """The schedule that computes `tile` with every stage in time.
+
+def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str], step: int | None = None,
+              execution: Execution = Execution.IN_TIME) -> Schedule:
+    """The schedule that computes `tile`.
 
     Parameters
     ----------
@@ -31,6 +35,8 @@ def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str],
         The chain inputs copied into scratch by a load stage; the others are read from device memory directly.
     step
         Rows a block walks down the tile at a time, reusing overlap along y. Overlap is recomputed when left out.
+    execution
+        Stages side by side (in space) are for strips.
 
     Raises
     ------
@@ -39,17 +45,24 @@ def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str],
         open size, or a tile that cannot be walked down in such steps.
     """
     channels = chain.shapes[chain.output].channels
-    if channels % tile.channels:
-        raise Infeasible(f"a tile of {tile.channels} channels does not divide the {channels} of '{chain.output}'")
+    if channels % tile.channels or (tile.channels < channels and tile.channels % device.layout.block):
+        blocks = f" into blocks of {device.layout.block}" if device.layout.block > 1 else ""
+        raise Infeasible(f"a tile of {tile.channels} channels does not divide the {channels} of '{chain.output}'{blocks}")
     rows = tile if step is None else replace(tile, height=step)
     boxes = whole = pyramid(chain, rows)
+    if execution is Execution.IN_SPACE and step is None:
+        raise Infeasible("stages side by side need a strip to walk down: say its step")
     if step is not None:
         check_walk(chain, whole, tile, step)
         boxes = pyramid(chain, rows, fresh=True)
+        if execution is Execution.IN_SPACE:
+            boxes = behind(chain, boxes, staged, step)
     for tensor in staged:
         if boxes.tensors[tensor].y.extent is None or boxes.tensors[tensor].x.extent is None:
             raise Infeasible(f"'{tensor}' is read as a whole image of open size, which has no place in scratch")
     folded = frozenset() if step is None else line_buffers(boxes, step)
+    if execution is Execution.IN_SPACE:
+        folded = frozenset(boxes.tensors) - {chain.output}
     buffers = _buffers(chain, boxes, tile.images, device, staged, folded)
     outside = {t: _global(chain, t, boxes.tensors[t], tile.images, device) for t in (*chain.inputs, chain.output)}
     def start(tensor: str) -> int | None:
@@ -67,7 +80,8 @@ def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str],
         writes = outside[node.name] if node.name == chain.output else buffers[node.name]
         stages.append(Stage(node.name, node, reads, writes, start(node.name)))
     overlap = _overlap(boxes.tensors[chain.output], step)
-    return Schedule(chain, tile, tuple(stages), overlap, step=step, warm_up=0 if step is None else warm_up(whole, step))
+    early = 0 if step is None else warm_up(whole, step)
+    return Schedule(chain, tile, tuple(stages), overlap, execution, step=step, warm_up=early, element=device.element)
 
 
 def check_walk(chain: Chain, boxes: Pyramid, tile: Tile, step: int) -> None:
@@ -95,7 +109,13 @@ def _global(chain: Chain, tensor: str, box: Footprint, images: int, device: Devi
     """A chain's input or output. Tensors between kernels have the device's layout; the network's own are NCHW."""
     graph = chain.graph
     public = tensor in graph.outputs or isinstance(graph[tensor].layer, L.Input)
-    return Buffer(f"{tensor}@global", tensor, Space.GLOBAL, Layout.NCHW if public else device.layout, images, box)
+    layout = Layout.NCHW if public else layout_of(device, chain.shapes[tensor].channels)
+    return Buffer(f"{tensor}@global", tensor, Space.GLOBAL, layout, images, box)
+
+
+def layout_of(device: Device, channels: int) -> Layout:
+    """The layout of a tensor of `channels` channels inside the network: few channels do not fill planes of eight."""
+    return Layout.NCHW if device.layout is Layout.NC8HW8 and channels <= FEW_CHANNELS else device.layout
 
 
 def _buffers(chain: Chain, boxes: Pyramid, images: int, device: Device, staged: Collection[str],
@@ -105,7 +125,7 @@ def _buffers(chain: Chain, boxes: Pyramid, images: int, device: Device, staged: 
     kept = lives(chain, staged, folded)
     scratch = [_buffer(chain, life.tensor, boxes.tensors[life.tensor], images, device, Space.SCRATCH) for life in kept]
     scratch = [replace(b, fold=L.Axis.Y) if b.tensor in folded else b for b in scratch]
-    places = offsets(kept, [np.array([b.size], dtype=np.int64) for b in scratch])
+    places = offsets(kept, [np.array([b.size], dtype=np.int64) for b in scratch], device.element)
     return registers | {b.tensor: replace(b, offset=int(place[0])) for b, place in zip(scratch, places, strict=True)}
 
 
@@ -114,19 +134,20 @@ def _buffer(chain: Chain, tensor: str, box: Footprint, images: int, device: Devi
     channels, height, width = (a.extent or 0 for a in (box.c, box.y, box.x))
     readers = [n for n in chain.nodes if tensor in n.inputs]
     masked = space is Space.SCRATCH and readers and all(isinstance(n.layer, L.MaxPool2d) for n in readers)
-    if device.layout is Layout.NHWC:
-        column = channel_pitch(channels, device.vector) if space is Space.SCRATCH else channels
+    layout = layout_of(device, chain.shapes[tensor].channels)
+    if layout is Layout.NHWC:
+        column = channels_held(channels, layout, device) if space is Space.SCRATCH else channels
         row, image, channel = column * width, column * width * height, 1
     else:
-        column, row, channel = 1, width, width * height
-        image = channel * channels
-    return Buffer(tensor, tensor, space, device.layout, images, box, float("-inf") if masked else 0.0, 0, image, channel, row,
-                  column)
+        column = layout.block
+        row, channel = column * width, column * width * height
+        image = channels_held(channels, layout, device) // layout.block * channel
+    return Buffer(tensor, tensor, space, layout, images, box, float("-inf") if masked else 0.0, 0, image, channel, row, column)
 
 
-def channel_pitch(channels: int, vector: int) -> int:
-    """Channels of a pixel rounded up, so that vector stores stay inside the pixel; up to 3 channels are kept dense."""
-    if channels < 4:
-        return channels
-    lanes = min(vector, 1 << (channels - 1).bit_length())
-    return -(-channels // lanes) * lanes
+def channels_held(channels: int, layout: Layout, device: Device) -> int:
+    """Channels rounded up to what lies in scratch: whole planes of eight or, side by side, whole vectors from 4 channels on."""
+    if layout is Layout.NHWC and channels >= 4:
+        lanes = min(device.vector, 1 << (channels - 1).bit_length())
+        return -(-channels // lanes) * lanes
+    return -(-channels // layout.block) * layout.block

@@ -17,7 +17,7 @@ from fusec.errors import InputError
 from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph, Node
 from fusec.plan.boxes import boxes_of, tensor_sizes
-from fusec.plan.counting import BYTES, Ints, inputs_per_output, taps, weight_bytes
+from fusec.plan.counting import Ints, inputs_per_output, taps, weight_bytes
 from fusec.plan.timing import time_of, weight_traffic
 from fusec.schedule.ir import Affine, Schedule, Stage
 from fusec.targets.device import Device
@@ -157,9 +157,9 @@ def cost(schedule: Schedule, device: Device, nominal: Nominal) -> Cost:
     chain, graph = schedule.chain, schedule.chain.graph
     sizes = sizes_of(graph, nominal)
     boxes = boxes_of(schedule, sizes, nominal.batch)
-    full = {t: math.prod(s) * nominal.batch * BYTES for t, s in tensor_sizes(chain, sizes).items()}
+    full = {t: math.prod(s) * nominal.batch * device.element for t, s in tensor_sizes(chain, sizes).items()}
     staged = {s.writes.tensor for s in schedule.stages if s.node is None}
-    scratch = schedule.scratch_elements * BYTES
+    scratch = schedule.scratch_bytes
     timing = time_of(chain, boxes, staged, np.array([scratch], dtype=np.int64), device)
     stages = tuple(_stage_cost(schedule, s, sizes, nominal.batch) for s in schedule.stages)
     return Cost(
@@ -167,11 +167,12 @@ def cost(schedule: Schedule, device: Device, nominal: Nominal) -> Cost:
         multiply_adds=sum(s.multiply_adds for s in stages),
         multiply_adds_tile=sum(_multiply_adds(schedule, n, sizes, nominal.batch, first=True) for n in chain.nodes),
         unfused_multiply_adds=sum(s.unfused_multiply_adds for s in stages),
-        bytes_read=sum(math.prod(map(int, boxes.covered[:, boxes.index[t], 0])) * nominal.batch * BYTES for t in chain.inputs),
+        bytes_read=sum(math.prod(map(int, boxes.covered[:, boxes.index[t], 0])) * nominal.batch * device.element
+                       for t in chain.inputs),
         bytes_written=full[chain.output],
         boundary_bytes=sum(full[t] for t in (*chain.inputs, chain.output)),
-        weight_bytes=sum(weight_bytes(graph, n) for n in chain.nodes),
-        weight_traffic=int(weight_traffic(chain, boxes).sum()),
+        weight_bytes=sum(weight_bytes(graph, n, device.element) for n in chain.nodes),
+        weight_traffic=int(weight_traffic(chain, boxes, device.element).sum()),
         unfused_bytes=sum(full[n.name] + sum(full[t] for t in dict.fromkeys(n.inputs)) for n in chain.nodes),
         scratch_bytes=scratch,
         tiles=int(boxes.tiles[0]),

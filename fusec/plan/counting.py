@@ -16,7 +16,7 @@ from fusec.graph.graph import LayerGraph, Node
 from fusec.graph.shapes import param_shapes
 
 Ints = NDArray[np.int64]
-BYTES = 4  # of one fp32 element
+BYTES = 4  # of one fp32 element, in which weights are counted unless another type is said
 
 
 def covered(step: Ints, offset: Ints, extent: Ints, size: Ints, tiles: Ints) -> Ints:
@@ -65,9 +65,9 @@ def taps(layer: L.Layer, axis: L.Axis, start: Ints, end: Ints) -> int:
     return int((up_to(end) - up_to(start)).sum())
 
 
-def weight_bytes(graph: LayerGraph, node: Node) -> int:
-    """Bytes of the weights of a node and its epilogue."""
+def weight_bytes(graph: LayerGraph, node: Node, element: int = BYTES) -> int:
+    """Bytes of the weights of a node and its epilogue, in elements of `element` bytes."""
     count = sum(math.prod(s) for s in param_shapes(node.layer, graph.input_shapes(node)).values())
     shape = graph.shapes[node.name]
     count += sum(math.prod(s) for p in node.epilogue for s in param_shapes(p.layer, [shape]).values())
-    return BYTES * count
+    return element * count

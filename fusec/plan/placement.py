@@ -17,7 +17,7 @@ from fusec.plan.counting import Ints
 from fusec.plan.merge import merged_pools
 from fusec.schedule.ir import Chain
 
-ALIGN = 16  # elements (64 bytes) every buffer starts at a multiple of: a cache line, and any vector
+ALIGN = 64  # bytes every buffer starts at a multiple of: a cache line, and any vector
 NOWHERE = np.iinfo(np.int64).max  # higher than any place
 
 
@@ -60,7 +60,7 @@ def lives(chain: Chain, staged: Collection[str], folded: Collection[str] = ()) -
             for t, i in made.items() if t != chain.output and t not in kept]
 
 
-def offsets(lives: Sequence[Life], sizes: Sequence[Ints]) -> list[Ints]:
+def offsets(lives: Sequence[Life], sizes: Sequence[Ints], element: int) -> list[Ints]:
     """Where each tensor lies, for N tiles at once, each tile on its own.
 
     The best of three rules. First fit in the order of birth; where that takes more than what is alive at once, also from the
@@ -73,15 +73,18 @@ def offsets(lives: Sequence[Life], sizes: Sequence[Ints]) -> list[Ints]:
         In the order of birth.
     sizes
         Elements of each tensor, (N,).
+    element
+        Bytes of one.
 
     Returns
     -------
     list
-        For each tensor (N,) offsets, multiples of `ALIGN`.
+        For each tensor (N,) offsets in elements, multiples of `ALIGN` bytes.
     """
     if not lives:
         return []
-    taken = np.stack([-(-s // ALIGN) * ALIGN for s in sizes])
+    align = ALIGN // element
+    taken = np.stack([-(-s // align) * align for s in sizes])
     forwards = range(len(lives))
     best = _fit(lives, taken, forwards)
     height = _height(best, taken)

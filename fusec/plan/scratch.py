@@ -10,20 +10,32 @@ from collections.abc import Collection
 
 import numpy as np
 
+from fusec.graph import layers as L
 from fusec.plan.boxes import Boxes
-from fusec.plan.construct import channel_pitch
+from fusec.plan.construct import channels_held, layout_of
 from fusec.plan.counting import Ints
 from fusec.plan.placement import lives, offsets, phases
 from fusec.schedule.ir import Chain, Layout
 from fusec.targets.device import Device
+
+MOST_RESIDENT = 64 * 1024  # bytes of weights that a block may keep in scratch
 
 
 def scratch_elements(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device) -> Ints:
     """(N,) elements of scratch one block needs."""
     kept = lives(chain, staged, boxes.folded)
     sizes = [_size(boxes, life.tensor, device) for life in kept]
-    ends = [o + s for o, s in zip(offsets(kept, sizes), sizes, strict=True)]
+    ends = [o + s for o, s in zip(offsets(kept, sizes, device.element), sizes, strict=True)]
     return np.max(np.stack(ends), axis=0) if ends else np.zeros(len(boxes.images), dtype=np.int64)
+
+
+def resident_bytes(chain: Chain, device: Device) -> int:
+    """Bytes of weights that a block keeps in scratch beside its buffers: those of matrix instructions, where they are few."""
+    if not device.matrix:
+        return 0
+    convolutions = [n for n in chain.nodes if isinstance(n.layer, L.Conv2d) and n.layer.groups == 1]
+    taken = sum(-(-n.params["weight"].size * device.element // 8) * 8 for n in convolutions)
+    return taken if taken <= MOST_RESIDENT else 0
 
 
 def peak_stage(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device, tile: int = 0) -> str:
@@ -40,7 +52,8 @@ def peak_stage(chain: Chain, boxes: Boxes, staged: Collection[str], device: Devi
 
 def _size(boxes: Boxes, tensor: str, device: Device) -> Ints:
     channels, height, width = boxes.extent[:, boxes.index[tensor]]
-    if device.layout is Layout.NHWC:
+    layout = layout_of(device, int(boxes.size[0, boxes.index[tensor]]))
+    if layout is not Layout.NCHW:
         values, where = np.unique(channels, return_inverse=True)
-        channels = np.array([channel_pitch(int(c), device.vector) for c in values], dtype=np.int64)[where]
+        channels = np.array([channels_held(int(c), layout, device) for c in values], dtype=np.int64)[where]
     return np.asarray(boxes.images * channels * height * width)

@@ -21,9 +21,9 @@ from fusec.graph.limits import MAX_EXTENT
 from fusec.plan.boxes import Boxes, Family
 from fusec.plan.construct import construct
 from fusec.plan.cost import Nominal, sizes_of
-from fusec.plan.counting import BYTES, Ints
+from fusec.plan.counting import Ints
 from fusec.plan.placement import lives
-from fusec.plan.scratch import peak_stage, scratch_elements
+from fusec.plan.scratch import peak_stage, resident_bytes, scratch_elements
 from fusec.plan.timing import time_of
 from fusec.schedule.ir import Chain, Layout, Schedule, Tile
 from fusec.targets.device import Device
@@ -130,7 +130,7 @@ class Search:
         self.chain, self.device = chain, device
         self.family = Family(chain, sizes_of(chain.graph, nominal))
         self.staging = staging_options(chain, device)
-        self.limit = device.scratch_per_block
+        self.limit, self.resident = device.scratch_per_block, resident_bytes(chain, device)
         self.hard = device.target != "cpu" or len(chain.names) > 1  # on a CPU scratch is memory, only slower beyond the cache
 
     def best(self, batch: int) -> Choice:
@@ -175,7 +175,7 @@ class Search:
     def seconds(self, choice: Choice, batch: int) -> float:
         """What the model expects of a candidate at another batch size."""
         boxes = self._boxes([choice.candidate], batch)
-        scratch = BYTES * scratch_elements(self.chain, boxes, choice.staged, self.device)
+        scratch = self._scratch(boxes, choice.staged)
         return float(time_of(self.chain, boxes, choice.staged, scratch, self.device).seconds[0])
 
     def tiles(self, choice: Choice, batch: int) -> int:
@@ -184,7 +184,7 @@ class Search:
 
     def feasible(self) -> bool:
         """Whether any of the coarse candidates fits, without asking how fast it is."""
-        return any(bool(self._fits(BYTES * scratch_elements(self.chain, boxes, staged, self.device)).any())
+        return any(bool(self._fits(self._scratch(boxes, staged)).any())
                    for boxes, staged in self._smallest(1))
 
     def _smallest(self, batch: int) -> Iterator[tuple[Boxes, tuple[str, ...]]]:
@@ -195,8 +195,12 @@ class Search:
             boxes = self._boxes(candidates, batch)
             yield from ((boxes, staged) for staged in self.staging)
 
+    def _scratch(self, boxes: Boxes, staged: Collection[str]) -> Ints:
+        """(N,) bytes of scratch one block needs for its buffers."""
+        return self.device.element * scratch_elements(self.chain, boxes, staged, self.device)
+
     def _fits(self, scratch: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        return np.asarray(scratch <= self.limit) if self.hard else np.ones(len(scratch), dtype=np.bool_)
+        return np.asarray(scratch + self.resident <= self.limit) if self.hard else np.ones(len(scratch), dtype=np.bool_)
 
     def _fastest(self, tried: Iterable[Candidate], batch: int, count: int = 1) -> list[Choice]:
         """The `count` fastest of some tiles, or of some strips, with their choices of staged inputs, the fastest first."""
@@ -208,7 +212,7 @@ class Search:
         for staged in self.staging:
             if boxes.folded and not self._keeps_rows(boxes.folded, staged):
                 continue
-            scratch = BYTES * scratch_elements(self.chain, boxes, staged, self.device)
+            scratch = self._scratch(boxes, staged)
             seconds = np.where(self._fits(scratch), time_of(self.chain, boxes, staged, scratch, self.device).seconds, np.inf)
             order = np.argsort(seconds, kind="stable")[:count]
             found += [Choice(candidates[i], staged, float(seconds[i])) for i in order if np.isfinite(seconds[i])]
@@ -250,9 +254,9 @@ class Search:
 
     def _channel_tiles(self) -> tuple[int, ...]:
         """All channels, and the largest divisors up to some powers of two: tiles of a channel axis are equal."""
-        size = self.family.size[0]
+        size, block = self.family.size[0], self.device.layout.block
         parts = dict.fromkeys(max(c for c in range(1, min(most, size) + 1) if size % c == 0) for most in CHANNEL_TILES)
-        return (size, *(c for c in parts if 4 <= c < size and self.family.allows(0, c)))
+        return (size, *(c for c in parts if 4 <= c < size and c % block == 0 and self.family.allows(0, c)))
 
     def _coarse(self, axis: int) -> list[int]:
         """Powers of two, halves and thirds of the size (all multiples of the granularity), and a pinned axis as a whole."""
@@ -278,12 +282,12 @@ class Search:
     def _tightest(self, batch: int) -> str:
         """The message of an infeasible chain: what its smallest tile would take."""
         options = [(int(taken.min()), int(taken.argmin()), boxes, staged) for boxes, staged in self._smallest(batch)
-                   for taken in (scratch_elements(self.chain, boxes, staged, self.device),)]
+                   for taken in (self._scratch(boxes, staged),)]
         if not options:
             return f"no tile of chain {self.chain} has whole origins"
         least, i, boxes, staged = min(options, key=lambda o: o[0])
         where = peak_stage(self.chain, boxes, staged, self.device, i)
-        return (f"scratch {-(-least * BYTES // KIB)} KiB > {self.limit // KIB} KiB at {where}: "
+        return (f"scratch {-(-least // KIB)} KiB > {self.limit // KIB} KiB at {where}: "
                 f"the smallest tile of chain {self.chain} does not fit {self.device.name}")
 
 

@@ -20,8 +20,11 @@ from numpy.typing import NDArray
 from fusec.graph import layers as L
 from fusec.graph.graph import Node
 from fusec.plan.boxes import Boxes
+from fusec.plan.construct import layout_of
 from fusec.plan.counting import BYTES, Ints, inputs_per_output, weight_bytes
+from fusec.plan.matrix_time import Convolution, cycles
 from fusec.plan.merge import merged_pools
+from fusec.plan.scratch import resident_bytes
 from fusec.schedule.ir import Chain
 from fusec.targets.device import Device
 
@@ -100,6 +103,8 @@ class Work:
     kernel: tuple[int, int] = (1, 1)
     stride: int = 1
     depthwise: bool = False
+    grouped: bool = False
+    together: int = 1  # values a thread moves at once
     direct: bool = False  # reads device memory
     pool: tuple[int, int] = (1, 1)  # the window of the pool in registers into which its output goes
 
@@ -118,12 +123,14 @@ class Work:
 
 def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, device: Device) -> Timing:
     """Seconds of one launch of `chain` over all tiles; `scratch` (N,) in bytes per block."""
-    works = [Work(*_made(boxes, t), 1.0, 0.0, direct=True) for t in chain.inputs if t in staged]
+    works = [Work(*_made(boxes, t), 1.0, 0.0, direct=True, together=layout_of(device, chain.shapes[t].channels).block)
+             for t in chain.inputs if t in staged]
     pools = merged_pools(chain)
     works += [_work(chain, boxes, n, staged, pools.get(n.name)) for n in chain.nodes if n.inputs[0] not in pools]
     memory = _memory(chain, boxes, staged, scratch, device)
     if device.target == "cuda":
-        per_core = np.minimum(device.scratch_per_core // (scratch + BLOCK_RESERVE), device.max_threads_per_core // THREADS)
+        taken = scratch + resident_bytes(chain, device) + BLOCK_RESERVE
+        per_core = np.minimum(device.scratch_per_core // taken, device.max_threads_per_core // THREADS)
         blocks = np.maximum(1, np.minimum(per_core, device.registers_per_core // (REGISTERS * THREADS)))
         compute = _cuda(works, boxes.tiles, boxes.steps + boxes.warm_up, blocks, device) * (WALKED if boxes.folded else 1.0)
     else:
@@ -155,12 +162,13 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
         function = FUNCTION_COST if isinstance(layer, FUNCTIONS) else 0.0
         return Work(*made, reads, extra + function, direct=direct)
     depthwise = isinstance(layer, L.Conv2d) and layer.groups == layer.out_channels == chain.graph.shapes[first].channels
+    grouped = not isinstance(layer, L.Conv2d) or layer.groups > 1
     kernel, stride = (1, 1), 1
     if isinstance(layer, L.Conv2d):
         kernel, stride = layer.kernel, layer.stride[1]
     elif isinstance(layer, L.ConvTranspose2d):  # only every stride-th tap meets an input
         kernel = (-(-layer.kernel[0] // layer.stride[0]), -(-layer.kernel[1] // layer.stride[1]))
-    return Work(*made, 0.0, extra, inputs, kernel, stride, depthwise, direct,
+    return Work(*made, 0.0, extra, inputs, kernel, stride, depthwise, grouped, 1, direct,
                 pool.layer.kernel if pool is not None and isinstance(pool.layer, L.Windowed) else (1, 1))
 
 
@@ -182,14 +190,14 @@ def _reads(layer: L.Layer, node: Node, read: Ints) -> float | Floats:
 def _memory(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, device: Device) -> Floats:
     """Seconds of traffic: tensors and weights once from where they live, what blocks read again from the shared cache."""
     edge = [boxes.index[t] for t in (*chain.inputs, chain.output)]
-    once = float(np.prod(boxes.size[:, edge], axis=0).sum()) * boxes.batch * BYTES
+    once = float(np.prod(boxes.size[:, edge], axis=0).sum()) * boxes.batch * device.element
     read = np.prod(boxes.covered[:, edge], axis=0).astype(np.float64)
     for i, t in enumerate(chain.inputs):
         if t in boxes.folded and t not in staged:  # each step of a strip asks for the rows again that a line buffer would keep
             read[i] *= boxes.extent[1, boxes.index[t]] / boxes.fresh[boxes.index[t]]
-    again = read.sum(axis=0) * boxes.batch * BYTES
-    weights = float(sum(weight_bytes(chain.graph, n) for n in chain.nodes))
-    streamed = weight_traffic(chain, boxes).sum(axis=0).astype(np.float64)
+    again = read.sum(axis=0) * boxes.batch * device.element
+    weights = float(sum(weight_bytes(chain.graph, n, device.element) for n in chain.nodes))
+    streamed = weight_traffic(chain, boxes, device.element).sum(axis=0).astype(np.float64)
     if device.target == "cpu":  # a core keeps the weights in its own cache where they fit
         room = device.scratch_per_core / 2
         streamed = np.where(weights <= room, np.minimum(streamed, weights * device.cores), streamed)
@@ -206,12 +214,12 @@ def _spilled(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints,
     return np.asarray(2 * made * beyond)
 
 
-def weight_traffic(chain: Chain, boxes: Boxes) -> Ints:
+def weight_traffic(chain: Chain, boxes: Boxes, element: int) -> Ints:
     """(nodes, N) bytes of weights that all tiles read together: each step of a tile those of the channels it computes."""
     nodes = [boxes.index[n] for n in chain.names]
     early = -(-boxes.early[nodes] // boxes.fresh[nodes]) * boxes.grid[1]
     elsewhere = (boxes.steps_y + early) * boxes.grid[2] * -(-boxes.batch // boxes.images)
-    per_channel = [weight_bytes(chain.graph, n) // chain.graph.shapes[n.name].channels for n in chain.nodes]
+    per_channel = [weight_bytes(chain.graph, n, element) // chain.graph.shapes[n.name].channels for n in chain.nodes]
     return np.stack([b * boxes.covered[0, i] * e for b, i, e in zip(per_channel, nodes, elsewhere, strict=True)])
 
 
@@ -219,11 +227,19 @@ def _cuda(works: list[Work], tiles: Ints, steps: Ints, blocks: Ints, device: Dev
     """Throughput of a core over its share of the tiles, or the critical path of its rounds of blocks, whichever is longer."""
     busy, path = np.zeros(len(tiles)), np.full(len(tiles), BLOCK_LATENCY)
     for work in works:
-        b, p = _cuda_dense(work, device) if work.inputs else _cuda_other(work, device)
+        b, p = (_matrix(work) if device.matrix and not work.grouped else _cuda_dense(work, device)) if work.inputs \
+            else _cuda_other(work, device)
         busy, path = busy + b * work.passes, path + np.maximum(b, p) * work.passes + STAGE_LATENCY * steps
     per_core, rounds = -(-tiles // device.cores), -(-tiles // (device.cores * blocks))
     together = (per_core * busy) ** WAITING + (rounds * path) ** WAITING
     return np.asarray(together ** (1 / WAITING) / (device.clock * CUDA_EFFICIENCY))
+
+
+def _matrix(work: Work) -> tuple[Floats, Floats]:
+    """(busy, path) cycles of a convolution by matrix instructions, in those of the inner loops of the others."""
+    busy, path = cycles(Convolution(work.images * work.box[2], work.box[1], work.box[0], work.inputs, work.kernel, work.stride,
+                                    work.extra, work.direct, work.pool))
+    return busy * CUDA_EFFICIENCY, path * CUDA_EFFICIENCY
 
 
 def _cuda_dense(work: Work, device: Device) -> tuple[Floats, Floats]:
@@ -248,8 +264,8 @@ def _cuda_other(work: Work, device: Device) -> tuple[Floats, Floats]:
     """(busy, path) cycles of a load or a layer without multiply-adds: one output per thread and turn."""
     reads = work.reads * (GUARDED_READ if work.direct else 1.0)
     cycles = np.maximum(reads / SCRATCH_READS, (reads + work.extra + CUDA_OTHER) * WARP / device.lanes)
-    busy = np.ceil(work.outputs / WARP) * cycles
-    path = np.ceil(work.outputs / THREADS) * (reads + work.extra + CUDA_OTHER)
+    busy = np.ceil(work.outputs / work.together / WARP) * cycles
+    path = np.ceil(work.outputs / work.together / THREADS) * (reads + work.extra + CUDA_OTHER)
     return busy, path + (GLOBAL_LATENCY if work.direct else 0.0)
 
 

@@ -73,7 +73,7 @@ def describe(directory: str | os.PathLike[str]) -> str:
     """What the model computes, in a few lines: the docstring of the directory as a Python package."""
     program = Program.from_json(read_manifest(Path(directory))["program"])
     lines = [f"The network {program.name!r}, compiled by fusec {program.version} for {program.target} ({program.arch}).", "",
-             "`model(x)` takes and returns NumPy arrays, CuPy arrays or torch tensors, all float32.", ""]
+             f"`model(x)` takes and returns NumPy arrays, CuPy arrays or torch tensors, all {program.dtype}.", ""]
     for title, ports in (("inputs", program.inputs), ("outputs", program.outputs)):
         lines += [f"{title}:", *(f"    {port.name}  {describe_shape(program, port)}" for port in ports)]
     return "\n".join(lines)

@@ -112,7 +112,7 @@ def assemble(program: Program, sources: Sequence[Source], binaries: Mapping[str,
     binaries
         Path of the binary of every source.
     weights
-        Packed float32 weights, one axis, by the key in `Launch.params`.
+        Packed weights as float32 arrays of one axis, by the key in `Launch.params`; of 16-bit types the bits of two each.
     store
         Takes what has to be rebuilt for a GPU of another architecture.
     threads
@@ -141,6 +141,8 @@ def _check_sources(target: str, sources: Sequence[Source]) -> None:
 
 def _check_program(program: Program, binaries: Mapping[str, Path], weights: Mapping[str, Floats]) -> None:
     """What the steps before promised; each breach would end in a crash later."""
+    if program.target == "cpu" and program.dtype != "float32":
+        raise InternalError(f"no runtime for {program.dtype} on the CPU")
     needed = {variant.entry for launch in program.launches for variant in launch.variants}
     needed |= {POOL} if program.target == "cpu" else set()
     if missing := sorted(needed - set(binaries)):

@@ -22,7 +22,8 @@ class Runner(Protocol):
 
 
 class Engine(Protocol):
-    """A loaded model on one kind of device. Arrays are NumPy's or CuPy's, whichever the engine computes on."""
+    """A loaded model on one kind of device. Arrays are NumPy's or CuPy's, whichever the engine computes on, of
+    `elements.HELD`."""
 
     def scope(self, values: Sequence[Any]) -> contextlib.AbstractContextManager[object]:
         """Entered around a call: the device and the stream that belong to the caller's arrays."""
@@ -40,7 +41,7 @@ class Engine(Protocol):
         """The array itself, or a copy, such that its elements follow each other in memory; MissingError when there is none."""
 
     def empty(self, shape: tuple[int, ...]) -> Any:
-        """An uninitialised float32 array; MissingError when there is no memory."""
+        """An uninitialised array of the program's type; MissingError when there is no memory."""
 
     def pointer(self, array: Any) -> int:
         """Address of the first element."""

@@ -1,7 +1,8 @@
 """Arrays of other libraries: in without a copy, out as the same kind.
 
 In: whatever a caller passes to a model. Out: a NumPy array over the same memory (`host_array`), and the way back (`returner`).
-Works through DLPack and the array interfaces, and imports no other library: one that made a tensor is loaded already.
+Works through DLPack and the array interfaces, and imports no other library: one that made a tensor is loaded already. Elements
+are held as `elements` has it: those of bfloat16 as 16-bit words.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MissingError
+from .elements import is_bfloat16, shareable, words_of
 
 CPU_DEVICES = (1, 3, 11, 13)  # DLPack: host memory, pinned for CUDA or ROCm, managed
 CUDA_DEVICES = (2, 13)
@@ -32,8 +34,9 @@ def on_cuda(value: Any) -> bool:
 
 def host_array(value: Any, name: str) -> np.ndarray[Any, Any]:
     """`value` as a NumPy array over the same memory; InputError when it is no array or not in host memory."""
-    if isinstance(value, np.ndarray):
-        return value
+    held = words_of(value)
+    if isinstance(held, np.ndarray):
+        return held
     if on_cuda(value):
         raise InputError(f"'{name}' is in GPU memory, but this model was compiled for the CPU",
                          hint="move it yourself (.cpu() or .get()), or compile with target 'cuda'")
@@ -42,20 +45,20 @@ def host_array(value: Any, name: str) -> np.ndarray[Any, Any]:
         raise InputError(f"'{name}' is in memory of DLPack device type {device}, which is not the host's")
     try:
         if device is not None:
-            return np.from_dlpack(value)
+            return np.from_dlpack(shareable(value))
         if hasattr(value, "__array_interface__"):
             return np.asarray(value)
     except MemoryError as error:
         raise MissingError(f"not enough memory for '{name}': {error}") from None
     except Exception as error:  # any library's own complaint, said in its words
         raise exchange_failed(name, error) from None
-    raise InputError(f"'{name}' is no array but {type(value).__name__}", hint="pass numpy.asarray(..., dtype=numpy.float32)")
+    raise InputError(f"'{name}' is no array but {type(value).__name__}", hint="pass numpy.asarray of it, of the model's type")
 
 
 def writable_array(value: Any, name: str) -> np.ndarray[Any, Any]:
     """As `host_array`, but to write into; InputError when `value` cannot be written."""
     array = host_array(value, name)
-    if not array.flags.writeable and array is not value and hasattr(value, "__array__"):
+    if not array.flags.writeable and array is not value and hasattr(value, "__array__") and not is_bfloat16(value):
         # Older DLPack does not say whether memory may be written, and NumPy then assumes not; the library's own way may say.
         other = np.asarray(value)
         if other.ctypes.data == array.ctypes.data and other.shape == array.shape:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import InputError, Problem, nearest
+from . import elements
 from .engine import Engine, Runner
+from .interop import host_array
 from .program import Port, Program, Source
 from .store import Store
 from .weights import Floats
@@ -54,11 +56,12 @@ class Model:
         Parameters
         ----------
         *inputs, **named
-            One float32 array of shape (N, C, H, W) per input, in order or by the input's name: NumPy arrays, CuPy arrays, torch
-            tensors, or anything else that speaks DLPack. N is free, and so are H and W unless the network pins them.
+            One array of shape (N, C, H, W) and the program's type per input, in order or by the input's name: NumPy arrays,
+            CuPy arrays, torch tensors, or anything else that speaks DLPack. N is free, and so are H and W unless the network
+            pins them. Of bfloat16 there are torch's tensors, and arrays of the type that the package ml_dtypes has.
         out
-            The array to write the result into (a tuple of them for several outputs): of exactly the result's shape, float32,
-            dense, apart from the inputs, on the model's device.
+            The array to write the result into (a tuple of them for several outputs): of exactly the result's shape and
+            type, dense, apart from the inputs, on the model's device.
 
         Returns
         -------
@@ -78,7 +81,7 @@ class Model:
         engine = self.engine
         with engine.scope(values):
             given = [engine.accept(value, port.name) for value, port in zip(values, self.program.inputs, strict=True)]
-            _check(self.program, self._channels, given)
+            _check(self.program, self._channels, values, given)
             runner = self._runner(given[0].shape[0], tuple([array.shape[2:] for array in given]))
             ready = [engine.dense(array) for array in given]
             results = self._results(runner.workload, ready, out)
@@ -150,11 +153,12 @@ class Model:
         if len(given) != len(ports):
             raise InputError(f"the network has {len(ports)} outputs, but out has {len(given)} arrays")
         results = [self.engine.accept_out(value, f"out[{port.name}]") for value, port in zip(given, ports, strict=True)]
-        for index, (array, shape, port) in enumerate(zip(results, shapes, ports, strict=True)):
-            if array.shape != shape or array.dtype != self.program.dtype or not array.flags.c_contiguous:
+        dtype = self.program.dtype
+        for index, (value, array, shape, port) in enumerate(zip(given, results, shapes, ports, strict=True)):
+            if array.shape != shape or not elements.fits(dtype, value, array) or not array.flags.c_contiguous:
                 dense = "dense" if array.flags.c_contiguous else "strided"
-                raise InputError(f"out for '{port.name}' must be dense {self.program.dtype} of shape {shape}, not {dense} "
-                                 f"{array.dtype} of shape {array.shape}")
+                raise InputError(f"out for '{port.name}' must be dense {dtype} of shape {shape}, not {dense} "
+                                 f"{elements.type_of(value, array)} of shape {array.shape}")
             if any(self._overlap(array, other) for other in (*inputs, *results[:index])):
                 raise InputError(f"out for '{port.name}' shares memory with an input or another output",
                                  hint="pass an array of its own")
@@ -180,23 +184,24 @@ class Model:
             result[...] = arrays[name].reshape(result.shape)
 
 
-def check_inputs(program: Program, arrays: Sequence[Any]) -> None:
-    """InputError unless a call with these arrays fits the network: the checks of a call, for programs without launches too."""
-    _check(program, _channels(program), arrays)
+def check_inputs(program: Program, values: Sequence[Any]) -> None:
+    """InputError unless a call with these arrays of the host fits the network: the checks of a call, for programs without
+    launches too."""
+    arrays = [host_array(value, port.name) for value, port in zip(values, program.inputs, strict=True)]
+    _check(program, _channels(program), values, arrays)
     arrange(program, arrays[0].shape[0], tuple([array.shape[2:] for array in arrays]))
 
 
 def _channels(program: Program) -> Mapping[str, int]:
-    return {rule.name: rule.channels for rule in program.tensors}
+    return {rule.name: program.stored_channels(rule.name, rule.channels) for rule in program.tensors}
 
 
-def _check(program: Program, channels_of: Mapping[str, int], arrays: Sequence[Any]) -> None:
+def _check(program: Program, channels_of: Mapping[str, int], values: Sequence[Any], arrays: Sequence[Any]) -> None:
     """Types, axes, channels and the common batch; heights and widths are checked when the call is worked out."""
     problems = []
-    for array, port in zip(arrays, program.inputs, strict=True):
-        if array.dtype != program.dtype:
-            problems.append(Problem(f"'{port.name}' is {array.dtype}, but the model computes in {program.dtype}",
-                                    hint=f"pass .astype('{program.dtype}') of it, scaled as in training"))
+    for value, array, port in zip(values, arrays, program.inputs, strict=True):
+        if not elements.fits(program.dtype, value, array):
+            problems.append(elements.wrong_type(program.dtype, value, array, port.name))
         if array.ndim != 4:
             hint = "pass x[None] for a single image" if array.ndim == 3 else ""
             problems.append(Problem(f"'{port.name}' has {array.ndim} axes instead of 4 ({AXES})", hint=hint))

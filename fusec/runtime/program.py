@@ -8,14 +8,16 @@ into every artefact, which runs without fusec.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
 
 POOL = "fusec_pool"  # entry of the source of the CPU's thread pool
-FORMAT = 1  # of the manifest; raised when a reader of the old one would misunderstand the new
+FORMAT = 2  # of the manifest; raised when a reader of the old one would misunderstand the new
+ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}  # of an element of a tensor
+PLANES = {"NCHW": 1, "NHWC": 1, "NC8HW8": 8}  # channels of a plane: tensors between kernels have whole planes
 
 Terms = tuple[tuple[int, int, int], ...]  # least of floor((multiply * n + add) / divide), see fusec.graph.shapes.SizeRule
 
@@ -51,7 +53,7 @@ class TensorRule:
 
 @dataclass(frozen=True)
 class Variant:
-    """One compiled schedule of a chain. Blocks are the tiles of the output; scratch is in 4-byte elements."""
+    """One compiled schedule of a chain. Blocks are the tiles of the output; scratch is in elements of the program's type."""
 
     entry: str
     tile: tuple[int, int, int, int]  # images, channels, height, width of the output
@@ -92,14 +94,24 @@ class Program:
 
     name: str
     target: str  # "cpu" or "cuda"
-    dtype: str
+    dtype: str  # of all tensors, inputs and outputs among them: a key of `ELEMENT_BYTES`
     arch: str  # "sm_90", or the CPU's signature
     version: str  # of fusec
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     tensors: tuple[TensorRule, ...]
-    layouts: Mapping[str, str]  # tensor between kernels -> NCHW or NHWC; inputs and outputs are NCHW
+    layouts: Mapping[str, str]  # tensor between kernels -> a key of `PLANES`; where it is not named, NCHW
     launches: tuple[Launch, ...]
+
+    @property
+    def element(self) -> int:
+        """Bytes of one element of a tensor, and of scratch."""
+        return ELEMENT_BYTES[self.dtype]
+
+    def stored_channels(self, tensor: str, channels: int) -> int:
+        """Channels that a tensor of so many takes in memory: whole planes of its layout."""
+        plane = PLANES[self.layouts.get(tensor, "NCHW")]
+        return -(-channels // plane) * plane
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, **dataclasses.asdict(self)}
@@ -116,10 +128,17 @@ class Program:
             values["outputs"] = tuple(Port(**p) for p in values["outputs"])
             values["tensors"] = tuple(_tensor(t) for t in values["tensors"])
             values["launches"] = tuple(_launch(x) for x in values["launches"])
+            _known((values["dtype"],), ELEMENT_BYTES)
+            _known(values["layouts"].values(), PLANES)
             fields = {f.name for f in dataclasses.fields(Program)}
             return Program(**{k: v for k, v in values.items() if k in fields})
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"the model's manifest is damaged: {error}", hint="compile the network again") from None
+
+
+def _known(words: Iterable[str], table: Mapping[str, int]) -> None:
+    if unknown := [word for word in words if word not in table]:
+        raise ValueError(f"'{unknown[0]}' is none of {', '.join(table)}")
 
 
 def _terms(data: Any) -> Terms:

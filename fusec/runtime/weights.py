@@ -1,7 +1,8 @@
 """Packed weights on the disk, in the safetensors format: eight bytes of header length, a JSON header, raw little-endian data.
 
 In: one-dimensional float32 arrays by name. Out: a file, and the same arrays again, mapped instead of read where their place in
-the file allows it. An own reader of a few lines, so that artefacts need NumPy alone.
+the file allows it. They may hold pairs of 16-bit weights: bits are copied, no number is ever made of them. An own reader of a
+few lines, so that artefacts need NumPy alone.
 """
 
 from __future__ import annotations

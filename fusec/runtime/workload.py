@@ -35,7 +35,8 @@ class Step:
 class Workload:
     """One call at given sizes.
 
-    `shapes` are (N, C, H, W) of every tensor; `offsets` say where in an arena of `arena` elements each intermediate starts.
+    `shapes` are (N, C, H, W) of every tensor as it is stored, with whole planes of channels; `offsets` say where in an arena of
+    `arena` elements each intermediate starts.
     """
 
     batch: int
@@ -64,8 +65,9 @@ def arrange(program: Program, batch: int, images: tuple[Extent, ...]) -> Workloa
     rules = {rule.name: rule for rule in program.tensors}
     shapes = {name: (batch, rules[name].channels, *extent) for name, extent in extents.items()}
     steps = tuple(_step(launch, shapes) for launch in program.launches) if batch else ()
-    offsets, arena = _place(program, {name: math.prod(shape) for name, shape in shapes.items()})
-    return Workload(batch, shapes, steps, offsets, arena)
+    stored = {name: (n, program.stored_channels(name, c), h, w) for name, (n, c, h, w) in shapes.items()}
+    offsets, arena = _place(program, {name: math.prod(shape) for name, shape in stored.items()})
+    return Workload(batch, stored, steps, offsets, arena)
 
 
 def _extents(program: Program, images: tuple[Extent, ...]) -> dict[str, Extent]:

@@ -21,7 +21,7 @@ from fusec.graph.layers import Axis
 from fusec.graph.shapes import size_rule
 from fusec.schedule.box import Box, Extents, box_at
 from fusec.schedule.compute import compute, input_window
-from fusec.schedule.ir import Buffer, Chain, Read, Schedule, Space, Stage
+from fusec.schedule.ir import Buffer, Chain, Execution, Read, Schedule, Space, Stage
 from fusec.schedule.taps import repeats_edge, wanted_outside
 
 NOBODY = -1
@@ -145,8 +145,17 @@ class _Machine:
         self.registers = {}
         for y in self.schedule.steps(row, self.output.shape[2]):
             self.origin: Extents = (channel, y, column)
-            for stage in self.schedule.stages:
+            for stage in self._stages(y):
                 self._run_stage(stage, row)
+
+    def _stages(self, y: int) -> Sequence[Stage]:
+        """The stages in an order they may run in: side by side this is any, so both ways are taken, in turns."""
+        stages = self.schedule.stages
+        if self.schedule.execution is Execution.IN_TIME or y // self.schedule.rows % 2:
+            return stages
+        kept = [b.space is Space.REGISTER for b in (s.writes for s in stages)]
+        turned = sorted(range(len(stages)), key=lambda i: (-(i + kept[i]), i))  # a pool stays behind its convolution
+        return [stages[i] for i in turned]
 
     def _run_stage(self, stage: Stage, row: int) -> None:
         """Run a stage for one step of the tile at `row`."""
@@ -251,12 +260,13 @@ class _Machine:
     def _addresses(self, buffer: Buffer, part: Box, size: int) -> NDArray[np.int64]:
         """Addresses (images, channels, rows, columns), below `size`, of a part of a buffer's box."""
         box = self._box(buffer)
-        pitches = (buffer.image_pitch, buffer.channel_pitch, buffer.row_pitch, buffer.column_pitch)
         rows = np.arange(part.y.start, part.y.stop)
         rows = rows - box.y.start if buffer.fold is None else rows % len(box.y)
-        places = (np.arange(self.images), np.arange(len(part.c)) + part.c.start - box.c.start, rows,
-                  np.arange(len(part.x)) + part.x.start - box.x.start)
-        where = np.asarray(buffer.offset + sum(p * g for p, g in zip(pitches, np.ix_(*places), strict=True)), np.int64)
+        channels, block = np.arange(len(part.c)) + part.c.start - box.c.start, buffer.layout.block
+        columns = np.arange(len(part.x)) + part.x.start - box.x.start
+        places = (np.arange(self.images) * buffer.image_pitch, channels // block * buffer.channel_pitch + channels % block,
+                  rows * buffer.row_pitch, columns * buffer.column_pitch)
+        where = np.asarray(buffer.offset + sum(np.ix_(*places)), np.int64)
         if where.size and not 0 <= where.min() <= where.max() < size:
             raise InternalError(f"{buffer.name}: element {int(where.max())} is outside the {size} of {buffer.space.value}")
         return where

@@ -12,6 +12,10 @@ one step, whose origin takes the tile's place. A stage makes the last rows of it
 folded keeps the ones before them: row r of the tensor lies in row r modulo extent of the buffer. The walk begins `warm_up`
 steps above the strip, where a stage makes nothing above the first row that the strip needs of it. So no step makes more than
 another, and nothing is computed twice along y within a strip.
+
+In time, the stages of a step run one after another. In space they run side by side: each works on what those it reads from
+have made in the steps before, so its boxes lie as many steps higher, and the walk goes on `drain` rows below the strip until
+the last stage has come to its end. All buffers in scratch are line buffers then.
 """
 
 from __future__ import annotations
@@ -41,10 +45,16 @@ class Space(Enum):
 
 
 class Layout(Enum):
-    """Order of a buffer's axes, slowest first."""
+    """Order of a buffer's axes, slowest first; NC8HW8 has planes of eight channels, whose pixels hold all eight."""
 
     NCHW = "NCHW"
     NHWC = "NHWC"
+    NC8HW8 = "NC8HW8"
+
+    @property
+    def block(self) -> int:
+        """Neighbouring channels that lie side by side within one step of the channels' pitch."""
+        return 8 if self is Layout.NC8HW8 else 1
 
 
 class Overlap(Enum):
@@ -58,7 +68,7 @@ class Overlap(Enum):
 
 
 class Execution(Enum):
-    """Stages one after another by all threads, or side by side by a group of warps each."""
+    """Stages of a tile or a step one after another, or those of a step side by side, each behind those it reads from."""
 
     IN_TIME = "in time"
     IN_SPACE = "in space"
@@ -125,11 +135,12 @@ class Tile:
 class Buffer:
     """A box of one tensor, kept somewhere while a tile is computed.
 
-    Pitches and `offset` are in elements and mean something for scratch only: element (n, c, y, x) of the box is at
-    `offset + n * image_pitch + c * channel_pitch + y * row_pitch + x * column_pitch`. A GLOBAL buffer has the dense pitches of
-    its layout at run time, a REGISTER buffer those of its box (for who stores it as an array; a kernel has none) and offset 0.
-    Scratch positions outside the image hold `padding_value`; in registers they hold nothing that is ever used. `fold` Y makes
-    it a line buffer: the tensor's row r lies in row r modulo the box's rows, and stays there from step to step.
+    Pitches and `offset` are in elements and mean something for scratch only: element (n, c, y, x) of the box is at `offset +
+    n * image_pitch + c // b * channel_pitch + c % b + y * row_pitch + x * column_pitch`, b the layout's `block`. A GLOBAL
+    buffer has the dense pitches of its layout at run time, a REGISTER buffer those of its box (for who stores it as an array; a
+    kernel has none) and offset 0. Scratch positions outside the image hold `padding_value`; in registers they hold nothing that
+    is ever used. `fold` Y makes it a line buffer: the tensor's row r lies in row r modulo the box's rows, and stays there from
+    step to step.
     """
 
     name: str
@@ -229,6 +240,7 @@ class Schedule:
     execution: Execution = Execution.IN_TIME
     step: int | None = None  # rows of the output made at a time, where a tile is a strip that a block walks down
     warm_up: int = 0  # steps taken above a strip
+    element: int = 4  # bytes of an element of its buffers
 
     @cached_property
     def buffers(self) -> tuple[Buffer, ...]:
@@ -241,13 +253,23 @@ class Schedule:
         return max((b.offset + b.size for b in self.buffers if b.space is Space.SCRATCH), default=0)
 
     @property
+    def scratch_bytes(self) -> int:
+        """Bytes of scratch one block needs."""
+        return self.scratch_elements * self.element
+
+    @property
     def rows(self) -> int:
         """Rows of the output that are made at a time: those of a step, or of the whole tile."""
         return self.tile.height if self.step is None else self.step
 
+    @property
+    def drain(self) -> int:
+        """Rows of the output by which the last stage lies behind: what a strip is walked down below its end."""
+        return -self.stages[-1].footprint.y.offset if self.execution is Execution.IN_SPACE else 0
+
     def steps(self, y: int, height: int) -> range:
-        """First rows of the steps that the tile at row `y` of an output of `height` rows takes, its warm-up included."""
-        return range(y - self.warm_up * self.rows, min(y + self.tile.height, height), self.rows)
+        """First rows of the steps that the tile at row `y` of an output of `height` rows takes, warm-up and drain included."""
+        return range(y - self.warm_up * self.rows, min(y + self.tile.height, height) + self.drain, self.rows)
 
     def fresh(self, stage: Stage) -> int:
         """Rows that a stage makes in a step, the last ones of its box: of a tile all of them."""

@@ -12,8 +12,7 @@ from typing import Protocol
 from fusec.errors import Infeasible, InternalError
 from fusec.schedule.ir import Buffer, Layout, Schedule, Space, Stage
 
-ELEMENT_BYTES = 4  # float32
-ALIGNMENT = 16  # elements a buffer's offset is a multiple of: 64 bytes, a cache line and any vector
+ALIGNMENT = 64  # bytes a buffer's offset is a multiple of: a cache line and any vector
 
 
 class ScratchLimit(Protocol):
@@ -24,11 +23,6 @@ class ScratchLimit(Protocol):
 
     @property
     def scratch_per_block(self) -> int: ...
-
-
-def scratch_bytes(schedule: Schedule) -> int:
-    """Bytes of scratch one block needs."""
-    return schedule.scratch_elements * ELEMENT_BYTES
 
 
 def live_elements(schedule: Schedule, stage: Stage) -> int:
@@ -44,7 +38,7 @@ def peak_stage(schedule: Schedule) -> Stage:
 
 def check_limit(schedule: Schedule, device: ScratchLimit) -> None:
     """Infeasible, with the stage to blame, where the schedule's scratch is more than a block has."""
-    needed, limit = scratch_bytes(schedule), device.scratch_per_block
+    needed, limit = schedule.scratch_bytes, device.scratch_per_block
     if needed > limit:
         raise Infeasible(f"scratch {_kib(needed)} > {_kib(limit)} at {peak_stage(schedule).name}")
 
@@ -54,7 +48,7 @@ def check_memory(schedule: Schedule) -> None:
     lifetimes = _lifetimes(schedule)
     for buffer in schedule.buffers:
         if buffer.space is not Space.GLOBAL:
-            _check_pitches(buffer)
+            _check_pitches(buffer, ALIGNMENT // schedule.element)
     for a, b in combinations(lifetimes, 2):
         if _meet(lifetimes[a], lifetimes[b]) and a.offset < b.offset + b.size and b.offset < a.offset + a.size:
             places = " and ".join(f"{x.name} at {x.offset}..{x.offset + x.size}" for x in (a, b))
@@ -82,14 +76,16 @@ def _lifetimes(schedule: Schedule) -> Mapping[Buffer, tuple[int, int]]:
     return {buffer: (uses[0], uses[-1]) if buffer.fold is None else (0, barriers[-1]) for buffer, uses in used.items()}
 
 
-def _check_pitches(buffer: Buffer) -> None:
+def _check_pitches(buffer: Buffer, align: int) -> None:
     """Every element of the box has an address of its own, inside the buffer."""
     channels, height, width = (a.extent or 0 for a in (buffer.footprint.c, buffer.footprint.y, buffer.footprint.x))
-    image = (buffer.images, buffer.image_pitch)
-    channel, row, column = (channels, buffer.channel_pitch), (height, buffer.row_pitch), (width, buffer.column_pitch)
-    nested = (image, channel, row, column) if buffer.layout is Layout.NCHW else (image, row, column, channel)
-    if buffer.offset < 0 or buffer.offset % ALIGNMENT:
-        raise InternalError(f"{buffer.name}: offset {buffer.offset} is not a multiple of {ALIGNMENT}")
+    block = buffer.layout.block
+    image, channel = (buffer.images, buffer.image_pitch), (-(-channels // block), buffer.channel_pitch)
+    row, column = (height, buffer.row_pitch), (width, buffer.column_pitch)
+    nested = {Layout.NCHW: (image, channel, row, column), Layout.NHWC: (image, row, column, channel),
+              Layout.NC8HW8: (image, channel, row, column, (block, 1))}[buffer.layout]
+    if buffer.offset < 0 or buffer.offset % align:
+        raise InternalError(f"{buffer.name}: offset {buffer.offset} is not a multiple of {align}")
     if nested[-1][1] != 1 or any(outer < count * inner for (_, outer), (count, inner) in pairwise(nested)):
         pitches = "/".join(str(pitch) for _, pitch in nested)
         box = f"{channels}x{height}x{width}"

@@ -13,8 +13,6 @@ from fusec.graph import layers as L
 from fusec.graph.graph import Node
 from fusec.schedule.ir import Buffer, Footprint, Read, Schedule, Space, Stage
 
-ELEMENT_BYTES = 4
-
 
 def show(schedule: Schedule) -> str:
     """The schedule's chain, tile, stages and buffers, one fact a line."""
@@ -35,7 +33,7 @@ def _lines(schedule: Schedule) -> Iterator[str]:
           f"{chain.output} {chain.shapes[chain.output]}"
     yield f"tile     {schedule.tile} (images x channels x height x width)"
     yield f"overlap  {overlap}; stages {schedule.execution.value}{step}"
-    yield f"scratch  {elements} elements, {elements * ELEMENT_BYTES / 1024:.1f} KiB"
+    yield f"scratch  {elements} elements, {schedule.scratch_bytes / 1024:.1f} KiB"
     for stage in schedule.stages:
         yield from _stage(stage)
 

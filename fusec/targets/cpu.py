@@ -67,7 +67,7 @@ def fill_lanes(vector: int, group: int, channels: int, whole: bool) -> Lanes:
 
 class _CpuMapper(Mapper):
     libraries = _LIBRARIES
-    core = "core.hpp"
+    core = ("core.hpp",)
     activations = "activations.hpp"
     align = 16  # a cache line
 

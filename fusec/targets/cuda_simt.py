@@ -42,7 +42,7 @@ def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None
     tiles
         How many tiles are expected, so that few blocks get many threads each; None is more than the device has room for.
     """
-    mapper = _CudaMapper(schedule, device)
+    mapper = CudaMapper(schedule, device)
     works = mapper.works()
     dense = any(mapper.is_dense(s) for s in schedule.stages)
     positions = sum(s.writes.images * s.footprint.elements * schedule.fresh(s) // (s.footprint.y.extent or 1)
@@ -57,9 +57,11 @@ def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None
     return replace(kernel, scratch=mapper.scratch, staging=tuple(mapper.staging))
 
 
-class _CudaMapper(Mapper):
+class CudaMapper(Mapper):
+    """Every convolution through a register tile per thread; `cuda_mma` overrides who does which."""
+
     libraries = _LIBRARIES
-    core = "core.cuh"
+    core: tuple[str, ...] = ("float32.cuh", "core.cuh")
     activations = "activations.cuh"
     align = 4  # 16 bytes, for float4 loads
 
@@ -72,12 +74,16 @@ class _CudaMapper(Mapper):
         self._staged: frozenset[Stage] = frozenset()
 
     def works(self) -> dict[Stage, Work]:
-        """Extents of every convolution stage that is not `dense`."""
+        """Extents of every convolution stage with register tiles."""
         found: dict[Stage, Work] = {}
         for stage, after in zip(self.schedule.stages, (*self.schedule.stages[1:], None), strict=True):
-            if _is_conv(stage) and not self.is_dense(stage):
+            if self.is_simt(stage):
                 found[stage] = self.work(stage, after if stage.writes.space is Space.REGISTER else None)
         return found
+
+    def is_simt(self, stage: Stage) -> bool:
+        """Whether a stage is a convolution whose outputs are shared out among threads in blocks."""
+        return is_conv(stage) and not self.is_dense(stage)
 
     def stage_weights(self, convolutions: tuple[Stage, ...], *, alone: bool) -> int:
         """Choose the convolutions whose weights are copied into scratch once per block: all, or none when they are many.
@@ -104,7 +110,7 @@ class _CudaMapper(Mapper):
             bits = int(np.float32(buffer.padding_value).view(np.uint32))
             return (f"Scratch<{buffer.offset}, {buffer.image_pitch}, {buffer.channel_pitch}, {buffer.row_pitch}, {bits:#x}u"
                     f"{self.ring(buffer)}>")
-        return f"Global<{'float' if written else 'const float'}, {self.shape(buffer).channels}>"
+        return f"Global<{'value_t' if written else 'const value_t'}, {self.shape(buffer).channels}>"
 
     def channel_parameter(self, offset: int) -> str:
         return f"__ldg(params + {offset} + c)"
@@ -124,7 +130,7 @@ class _CudaMapper(Mapper):
         """Whether a stage is a linear layer large enough to share each sum among a warp.
 
         A property of the layer alone, so that every schedule adds in the same order."""
-        if not _is_conv(stage):
+        if not is_conv(stage):
             return False
         layer, shape = self.conv_layer(stage), self.shape(stage.writes)
         depth = self.input_channels(stage) * layer.kernel[0] * layer.kernel[1]
@@ -201,7 +207,7 @@ class _CudaMapper(Mapper):
                 "BIAS": self._bias_offset(stage)}
 
 
-def _is_conv(stage: Stage) -> bool:
+def is_conv(stage: Stage) -> bool:
     return stage.node is not None and isinstance(stage.node.layer, L.Conv2d)
 
 

@@ -16,6 +16,9 @@ from fusec.errors import InputError, nearest
 from fusec.schedule.ir import Layout
 
 KIB, MIB = 1024, 1024 * 1024
+ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+DTYPES = tuple(ELEMENT_BYTES)
+HALF_SINCE = {"float16": 75, "bfloat16": 80}  # compute capability with matrix instructions of the type (PTX ISA, mma.sync)
 CPU0 = Path("/sys/devices/system/cpu/cpu0")  # Linux describes the first core here
 
 
@@ -45,6 +48,17 @@ class Device:
     layout: Layout  # of scratch and of tensors between kernels
     vector: int = 1  # fp32 elements a CPU register holds
     board: str = ""
+    dtype: str = "float32"  # of the tensors: what the machine is used with, see `in_precision`
+
+    @property
+    def element(self) -> int:
+        """Bytes of one element of a tensor."""
+        return ELEMENT_BYTES[self.dtype]
+
+    @property
+    def matrix(self) -> bool:
+        """Whether convolutions go through matrix instructions."""
+        return self.target == "cuda" and self.dtype in HALF_SINCE
 
     @property
     def machine(self) -> str:
@@ -93,6 +107,27 @@ def device_for_arch(arch: str) -> Device:
     if arch not in _ARCH_DEVICE:
         raise InputError(f"unknown architecture '{arch}'", hint=_meant(arch) or f"one of {', '.join(_ARCH_DEVICE)}")
     return DEVICES[_ARCH_DEVICE[arch]]
+
+
+def in_precision(device: Device, dtype: str) -> Device:
+    """The device computing on tensors of `dtype`; half precision lies in planes of eight channels.
+
+    Raises
+    ------
+    InputError
+        A type unknown, or one that the device has no instructions for: says which ones it has.
+    """
+    if dtype not in ELEMENT_BYTES:
+        raise InputError(f"dtype '{dtype}' is not supported", hint=nearest(dtype, DTYPES) or f"one of {', '.join(DTYPES)}")
+    if dtype == "float32":
+        return device
+    if device.target != "cuda":
+        raise InputError(f"the {device.target} computes in float32, not in {dtype}", hint="leave the dtype out, or use a GPU")
+    generation = int(device.arch.removeprefix("sm_"))
+    if generation < HALF_SINCE[dtype]:
+        able = ["float32", *(name for name, since in HALF_SINCE.items() if generation >= since)]
+        raise InputError(f"{device.arch} has no matrix instructions for {dtype}", hint=f"it has {' and '.join(able)}")
+    return replace(device, dtype=dtype, layout=Layout.NC8HW8)
 
 
 def _meant(arch: str) -> str:

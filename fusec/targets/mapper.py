@@ -16,7 +16,7 @@ from fusec.errors import InternalError
 from fusec.graph import layers as L
 from fusec.graph.graph import Array
 from fusec.graph.shapes import Shape, sized_by
-from fusec.schedule.ir import Buffer, Read, Schedule, Space, Stage
+from fusec.schedule.ir import Buffer, Execution, Read, Schedule, Space, Stage
 from fusec.targets import geometry as G
 from fusec.targets.base import BufferCode, Call, MappedKernel, Packer, Struct
 from fusec.targets.device import Device
@@ -31,8 +31,8 @@ class Mapper(ABC):
     """Maps one schedule. Subclasses set the class attributes and provide the abstract methods."""
 
     libraries: dict[str, str]  # library function -> file
-    core: str  # the file every kernel needs
-    activations: str  # the file of the activations that are not in it
+    core: tuple[str, ...]  # the files every kernel needs
+    activations: str  # the file of the activations that are not in them
     align: int  # elements every weight array starts at a multiple of
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
@@ -45,10 +45,12 @@ class Mapper(ABC):
         """Map every stage; to be called once."""
         schedule, chain = self.schedule, self.schedule.chain
         calls = tuple(self.all_calls())
-        if schedule.step is None:  # else the next step writes what this one's last call may still read
+        if schedule.execution is Execution.IN_SPACE:  # nothing that is made in a step is read in it
+            calls = tuple(replace(c, barrier=i == len(calls) - 1) for i, c in enumerate(calls))
+        elif schedule.step is None:  # else the next step writes what this one's last call may still read
             calls = (*calls[:-1], replace(calls[-1], barrier=False))
         more = (self.activations,) if any(beyond_core(s.node) for s in schedule.stages) else ()
-        libraries = (self.core, *more, *dict.fromkeys(self.libraries[c.function] for c in calls))
+        libraries = tuple(dict.fromkeys((*self.core, *more, *(self.libraries[c.function] for c in calls))))
         tiles_c = -(-chain.shapes[chain.output].channels // schedule.tile.channels)
         return MappedKernel(schedule, self.device, threads, blocks_per_core, schedule.scratch_elements,
                             tuple(f"in{i}" for i in range(len(chain.inputs))), self.sizes, tiles_c,

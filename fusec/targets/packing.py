@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fusec.errors import InputError
 from fusec.graph.layers import Pair
 
 FloatArray = NDArray[np.float32]
@@ -58,3 +59,70 @@ def depthwise(weight: ArrayLike, kernel: Pair, pitch: int, room: int) -> FloatAr
     packed = np.zeros((*kernel, pitch), np.float32)
     packed[..., :w.shape[0]] = np.transpose(w[:, 0], (1, 2, 0))
     return np.pad(packed.ravel(), (0, room))
+
+
+LARGEST = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38}
+Words = NDArray[np.uint16]
+
+
+def half_bits(weight: ArrayLike, dtype: str, name: str = "", strict: bool = True) -> Words:
+    """Values rounded to float16 or bfloat16 (to nearest even), as their bits.
+
+    Parameters
+    ----------
+    name
+        Of the layer, for errors.
+    strict
+        Whether a value that the type cannot hold is an error; it becomes infinite otherwise.
+
+    Raises
+    ------
+    InputError
+        A value that the type cannot hold; names the layer.
+    """
+    w = np.asarray(weight, np.float32)
+    with np.errstate(over="ignore"):
+        bits = w.astype(np.float16).view(np.uint16) if dtype == "float16" else _bfloat16(w)
+    infinite = np.uint16(0x7C00 if dtype == "float16" else 0x7F80)
+    if strict and (bits & infinite == infinite).any():
+        peak = float(w.ravel()[np.argmax(np.abs(w))])
+        raise InputError(f"a weight of {peak:g} is beyond the range of {dtype}, {LARGEST[dtype]:g}", name,
+                         "compile in bfloat16 or float32" if dtype == "float16" else "compile in float32")
+    return bits
+
+
+def _bfloat16(w: FloatArray) -> Words:
+    """The upper halves of float32 values, rounded to nearest even."""
+    bits = np.ascontiguousarray(w).view(np.uint32).astype(np.uint64)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def channel_fragments(weight: ArrayLike, dtype: str, name: str) -> FloatArray:
+    """(out, in, y, x) to the words lanes load: (x, 16 channels in, y, 8 channels out, lane, 2), two values in each.
+
+    Of the 16 x 8 matrix of a product, lane l holds column l / 4, rows 2 (l % 4) and the next, and those eight rows on: the
+    layout of the PTX ISA's mma.sync, matrix B. Channels are filled up with zeros.
+    """
+    bits = half_bits(weight, dtype, name)
+    out, channels, height, width = bits.shape
+    full = np.zeros((round_up(out, 8), round_up(channels, 16), height, width), np.uint16)
+    full[:out, :channels] = bits
+    # groups of outputs, lane / 4, groups of inputs, word, lane % 4, half of the word, y, x
+    split = full.reshape(full.shape[0] // 8, 8, full.shape[1] // 16, 2, 4, 2, height, width)
+    return _words(np.transpose(split, (7, 2, 6, 0, 1, 4, 3, 5)))
+
+
+def tap_fragments(weight: ArrayLike, dtype: str, name: str) -> FloatArray:
+    """(out, in, y, x) to (16 products, 8 channels out, lane, 2 words); products are counted by rows, columns, channels."""
+    bits = half_bits(weight, dtype, name)
+    out = bits.shape[0]
+    products = np.transpose(bits, (0, 2, 3, 1)).reshape(out, -1)
+    full = np.zeros((round_up(out, 8), round_up(products.shape[1], 16)), np.uint16)
+    full[:out, :products.shape[1]] = products
+    split = full.reshape(full.shape[0] // 8, 8, full.shape[1] // 16, 2, 4, 2)
+    return _words(np.transpose(split, (2, 0, 1, 4, 3, 5)))
+
+
+def _words(bits: NDArray[np.uint16]) -> FloatArray:
+    """Pairs of values as 32-bit words; no arithmetic may touch them."""
+    return np.ascontiguousarray(bits).reshape(-1).view(np.float32)

@@ -1,6 +1,6 @@
 """Arrays to run a whole network on: seeded, so that every run has the same.
 
-In: a network and the sizes of a run. Out: one array per input.
+In: a network, the sizes of a run, the type of its tensors. Out: one array per input.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ from fusec.graph.find_weights import SEED
 from fusec.graph.graph import LayerGraph
 from fusec.graph.shapes import Shape
 from fusec.plan.cost import Nominal
+from fusec.runtime.elements import offered, widened
 from fusec.runtime.weights import Floats
 
 
-def random_inputs(graph: LayerGraph, sizes: Nominal) -> dict[str, Floats]:
-    """An array (batch, channels, height, width) of values from 0 to 1 for every input, the same in every run."""
+def random_inputs(graph: LayerGraph, sizes: Nominal, dtype: str) -> dict[str, Floats]:
+    """A float32 array (batch, channels, height, width) for every input, of values from 0 to 1 that `dtype` has too, the same in
+    every run."""
     generator = np.random.default_rng(SEED)
     arrays = {}
     for node in graph.inputs:
         shape = _image(graph.shapes[node.name], sizes)
         try:
-            arrays[node.name] = generator.random((sizes.batch, *shape), np.float32)
+            arrays[node.name] = widened(offered(generator.random((sizes.batch, *shape), np.float32), dtype))
         except (MemoryError, ValueError):
             raise InputError(f"an input of {sizes.batch}x{'x'.join(map(str, shape))} does not fit into memory", node.name,
                              "give a smaller batch or shape") from None

@@ -52,7 +52,8 @@ def single(made: Generated, index: int, repeats: int) -> Generated:
 
 
 def inputs(made: Generated, batch: int) -> list[Floats]:
-    """Random values from 0 to 1 for the tensors that the chain reads, (batch, channels, height, width) each."""
+    """Random values from 0 to 1 for the tensors that the chain reads, (batch, channels as stored, height, width) each."""
     [launch], [item] = made.program.launches, made.plan.chains
     sizes, generator = sizes_of(item.chain.graph, made.plan.nominal), np.random.default_rng(SEED)
-    return [generator.random((batch, item.chain.shapes[t].channels, *sizes[t]), np.float32) for t in launch.inputs]
+    channels = [made.program.stored_channels(t, item.chain.shapes[t].channels) for t in launch.inputs]
+    return [generator.random((batch, c, *sizes[t]), np.float32) for t, c in zip(launch.inputs, channels, strict=True)]

@@ -18,6 +18,7 @@ from fusec.plan.partition import Seconds
 from fusec.runtime import cpu
 from fusec.runtime.cache import Cache
 from fusec.runtime.cuda import gpu, nvrtc
+from fusec.runtime.elements import rounded, typed
 from fusec.runtime.model import Model
 from fusec.runtime.program import POOL
 from fusec.runtime.store import digest
@@ -116,13 +117,16 @@ class Bench:
             calls.append((*timed_call(model, *shared[b]), None))
         for (key, (index, b)), times, timed in zip(missing.items(), repeats, self._turns(calls), strict=True):
             self.log.add(key, timed.median / times, kernel=launch.variants[index].entry, arch=made.program.arch,
-                         batch=self.plan.nominal.batches[b], rounds=len(timed.samples), launches=timed.calls * times)
+                         dtype=made.program.dtype, batch=self.plan.nominal.batches[b],
+                         rounds=len(timed.samples), launches=timed.calls * times)
             self.measured += 1
 
 
 def on_device(model: Model, arrays: Iterable[Floats]) -> list[Any]:
-    """NumPy arrays where the model computes, so that no copy is timed."""
-    return [gpu.to_device(a) if model.program.target == "cuda" else a for a in arrays]
+    """Numbers in the type and the memory that the model computes in, so that no copy is timed."""
+    dtype, cuda = model.program.dtype, model.program.target == "cuda"
+    held = (rounded(a, dtype) for a in arrays)
+    return [typed(gpu.to_device(a) if cuda else a, dtype) for a in held]
 
 
 def timed_call(model: Model, arrays: Sequence[Any], out: Any) -> tuple[Call, Clock]:

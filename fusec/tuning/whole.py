@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +20,15 @@ from fusec.pipeline import Plan, build_and_link, generate
 from fusec.plan.cost import Nominal
 from fusec.plan.partition import Seconds
 from fusec.runtime.build import Progress
+from fusec.runtime.elements import offered, widened, words_of
 from fusec.runtime.model import Model
+from fusec.runtime.weights import Floats
 from fusec.tuning.inputs import random_inputs
 from fusec.tuning.measure import on_device, timed_call
 from fusec.tuning.timing import alternate
 
 TIE = 1.01  # times the time of the untuned plan: what repeats of one measurement differ by
 BUDGET = 2.0  # seconds for the rounds of one batch
-
-Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +48,8 @@ def time_plans(plans: Mapping[str, Plan], progress: Progress) -> dict[str, Entra
 
 
 def _times(models: Mapping[str, Model], graph: LayerGraph, sizes: Nominal, progress: Progress) -> dict[str, float]:
-    arrays = list(random_inputs(graph, sizes).values())
-    check_equal(graph.outputs, {name: as_tuple(model(*arrays)) for name, model in models.items()})
+    arrays = list(random_inputs(graph, sizes, next(iter(models.values())).program.dtype).values())
+    check_equal(graph.outputs, {name: results_of(model, arrays) for name, model in models.items()})
     calls = []
     for model in models.values():
         given = on_device(model, arrays)
@@ -65,18 +66,25 @@ def winner(entrants: Mapping[str, Entrant], untuned: str) -> str:
     return min(fair, key=lambda name: math.fsum(ratios[name]))
 
 
-def as_tuple(made: Array | tuple[Array, ...]) -> tuple[Array, ...]:
-    """A model's result or results."""
+def results_of(model: Model, arrays: Sequence[Floats]) -> tuple[Any, ...]:
+    """A model's result or results for numbers, in its own type."""
+    made = model(*(offered(a, model.program.dtype) for a in arrays))
     return made if isinstance(made, tuple) else (made,)
 
 
-def check_equal(outputs: Sequence[str], results: Mapping[str, Sequence[Array]]) -> None:
+def check_equal(outputs: Sequence[str], results: Mapping[str, Sequence[Any]]) -> None:
     """AccuracyError unless all results are the same bits; they are named as the ways they were made."""
     first, *others = results.items()
     for (name, made), (base, wanted) in ((other, first) for other in others):
         for output, one, other in zip(outputs, wanted, made, strict=True):
-            differ = np.flatnonzero(one.view(np.uint32) != other.view(np.uint32))
+            bits = _bits(one)
+            differ = np.flatnonzero(bits != _bits(other))
             if differ.size:
-                place = np.unravel_index(differ[0], one.shape)
-                raise AccuracyError(f"'{output}' differs between {base} and {name} in {differ.size} of {one.size} values, "
-                                    f"first at {tuple(map(int, place))}: {one[place]} and {other[place]}")
+                place = np.unravel_index(differ[0], bits.shape)
+                raise AccuracyError(f"'{output}' differs between {base} and {name} in {differ.size} of {bits.size} values, "
+                                    f"first at {tuple(map(int, place))}: {widened(one)[place]} and {widened(other)[place]}")
+
+
+def _bits(result: Any) -> NDArray[Any]:
+    words = words_of(result)
+    return np.asarray(words.view(f"u{words.itemsize}"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fusec import pipeline
-from fusec.cli.compare import Difference, _apart, _difference, _tolerance_for, _verdict
+from fusec.cli.compare import Difference, Tolerance, _apart, _difference, _tolerance_for, _verdict
 from fusec.cli.layerwise import layerwise, tensor_of
 from fusec.graph.read_yaml import read_yaml
 from fusec.targets.device import generic_host
@@ -139,5 +139,16 @@ def test_the_verdict_says_whose_fault_it_is() -> None:
     def row(layer: str, relative: float, own: float | None) -> Difference:
         return Difference(layer, layer, "", (1,), 1.0, relative, relative, (0,), own)
 
+    allowed = Tolerance(0.01, 0.01)
     rows = [row("a", 0.001, 0.001), row("b", 0.02, 0.015), row("output b", 0.02, None)]
-    assert "2 tensors over the tolerance of 0.01; the first is b" in _verdict(rows, rows[1:], 0.01)
+    assert "2 tensors over the tolerance of 0.01; the first is b" in _verdict(rows, rows[1:], allowed, "float32")
+    beyond = [*rows[:2], replace(row("c", np.inf, np.inf), beyond=1e5), row("output c", np.inf, None)]
+    assert _verdict(beyond, beyond[1:], Tolerance(0.01, 0.02), "float16") == (
+        "3 tensors over the tolerance of 0.01 for a layer, 0.02 for an output; activation beyond float16's range at layer c: "
+        "peak 1e+05")
+
+
+def test_outputs_have_a_tolerance_of_their_own() -> None:
+    layer, output = (Difference("a", "a", "", (1,), 1.0, 0.005, 0.005, (0,), own) for own in (0.005, None))
+    assert not layer.within(Tolerance(0.002, 0.01))
+    assert output.within(Tolerance(0.002, 0.01))

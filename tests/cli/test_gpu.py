@@ -36,9 +36,35 @@ def test_every_layer_is_right(tmp_path: Path, fuse: str) -> None:
 
 def test_auto_takes_the_gpu_and_says_so(tmp_path: Path) -> None:
     net = write(tmp_path, SMALL)
-    assert "target   cuda (" in invoke("compile", net, "--random-weights", 1, "-o", tmp_path / "built").stdout
+    assert "  cuda (" in invoke("compile", net, "--random-weights", 1, "-o", tmp_path / "built").stdout
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((3, 1, 12, 12), np.float32))
     on_gpu = invoke_json("run", tmp_path / "built", tmp_path / "x.npy")
     on_cpu = invoke_json("run", net, tmp_path / "x.npy", "--target", "cpu", "--random-weights", 1)
     assert on_gpu["target"] == "cuda"
     assert on_gpu["outputs"][0]["max"] == pytest.approx(on_cpu["outputs"][0]["max"], rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("fuse", ["auto", "none", "all"])
+def test_every_layer_is_right_in_half_precision(tmp_path: Path, fuse: str, dtype: str) -> None:
+    made = invoke_json("compare", write(tmp_path, SMALL), *CUDA, "--fuse", fuse, "--batch", 5, "--dtype", dtype)
+    assert (made["first_over"], made["dtype"]) == (None, dtype)
+    assert made["smallest_tolerance"] > 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_bench_in_half_precision(tmp_path: Path, dtype: str) -> None:
+    made = invoke_json("bench", write(tmp_path, SMALL), *CUDA, "--batch", 64, "--repeat", 3, "--dtype", dtype)
+    assert (made["dtype"], made["equal"]) == (dtype, True)
+    assert all(0 < r["fastest"] < 1 for r in made["results"])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_tuned_in_half_precision(tmp_path: Path, dtype: str) -> None:
+    net = write(tmp_path, SMALL)
+    made = invoke_json("tune", net, *CUDA, "--batch", 64, "--time-limit", 5, "--dtype", dtype)
+    assert (made["dtype"], made["file"]) == (dtype, str(tmp_path / f"net.cuda.{dtype}.lock"))
+    invoke("compile", net, *CUDA, "--dtype", dtype, "--locked", "-o", tmp_path / "built")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((3, 1, 12, 12), np.float32))
+    result = invoke("run", tmp_path / "built", tmp_path / "x.npy")
+    assert f"converted to {dtype}" in result.stderr

@@ -100,7 +100,7 @@ def test_version() -> None:
     (["plan", "lenet5", "--layers", "conv1..pool1"], "--layers, --tile and --html belong to --explore"),
     (["plan", "lenet5", "--device", "h200", "--target", "cpu"], "--device and --target exclude each other"),
     (["compile", "lenet5", "--target", "gpu"], "gpu"),
-    (["compile", "lenet5", "--dtype", "float16"], "float16"),
+    (["compile", "lenet5", "--dtype", "float8"], "'float8' is not one of 'float32', 'float16', 'bfloat16'"),
     (["compile", "lenet5", "--weights", "a", "--random-weights", "1"], "--weights and --random-weights exclude each other"),
     (["compile", "lenet5", "--random-weights", "-1"], "-1"),
     (["run", "lenet5"], "Missing argument 'INPUT...'"),

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
-RUNTIME = ("fiber.cpp", "scheduler.cpp", "launch.cpp", "main.cpp")
+RUNTIME = ("fiber.cpp", "scheduler.cpp", "launch.cpp", "matrix.cpp", "copies.cpp", "main.cpp")
 TIMEOUT = 300  # seconds a compiler may take
 
 COMMON = ("-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing", "-fPIC", "-fvisibility=hidden",

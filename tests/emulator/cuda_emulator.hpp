@@ -13,6 +13,8 @@
 //     who waits where, never a hang. Loops that never reach a barrier do hang.
 //   * Warp operations are carried out lane by lane when the last living lane of the mask arrives. A shuffle that reads a lane
 //     outside the mask, or one that has left, gets poison.
+//   * Matrix words (load_matrix_*, multiply_*) are carried out for the whole warp when its last lane arrives, asynchronous
+//     copies when the wait that has to cover them comes; their targets are NaN until then (cuda_matrix.hpp).
 //   * __shared__ is `static`. `extern __shared__ T name[];` cannot be one macro, so the Python side rewrites that one
 //     declaration into FUSEC_EMULATOR_DYNAMIC_SHARED(T, name). Dynamic shared memory is filled with NaN (0xFF bytes) before
 //     each block, and a guard zone behind its end is checked after each block.
@@ -22,10 +24,12 @@
 //   * __builtin_assume and assert are checked.
 //
 // Limits
-//   * One translation unit, no standard headers, no inline PTX, no texture, no cooperative groups, no tensor cores, no
-//     asynchronous copies, no __activemask. __CUDA_ARCH__ and __CUDACC__ are not defined.
+//   * One translation unit, no standard headers, no inline PTX but the words of templates/cuda/lib/ptx.cuh, no texture, no
+//     cooperative groups, no __activemask. __CUDA_ARCH__ and __CUDACC__ are not defined: FUSEC_EMULATOR is.
+//   * Sums of multiply_* may differ in bits from a GPU's where they are not exact; matrix words and asynchronous copies know
+//     dynamic shared memory alone, and no load is checked against a copy another thread has under way (cuda_matrix.hpp).
 //   * Race detection has the grain of barriers: threads never interleave between two of them. Atomics are plain operations.
-//   * Barriers are told apart by line: one inside a helper that two branches call counts as the same barrier.
+//   * Barriers and matrix words are told apart by line: one inside a helper that two branches call counts as the same barrier.
 //   * Static __shared__ arrays keep their values from block to block and start as zero: a read before the first write shows
 //     only when orders are compared. Their overruns are caught by AddressSanitizer alone.
 //   * Fast intrinsics (__expf, __fdividef, ...) are as accurate as the host's libm, so bits may differ from a GPU's there.
@@ -41,6 +45,9 @@
 
 #include "runtime.hpp"
 #include "cuda_math.hpp"
+#include "cuda_matrix.hpp"
+
+#define FUSEC_EMULATOR 1  // leaves the PTX in templates/cuda/lib/ptx.cuh out
 
 // --- declarations ---------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@
 namespace fusec_emulator {
 
 alignas(1024) unsigned char dynamic_shared[SHARED_LIMIT + GUARD];
+size_t dynamic_shared_bytes = 0;
 
 namespace {
 
@@ -133,6 +134,7 @@ bool run_grid(FiberPool& fibers, const Request& request, void* const* arguments,
     Numbers numbers(request.seed);
     for (uint32_t i = 0; i < blocks; ++i) block_order[i] = order == Order::REVERSE ? blocks - 1 - i : i;
     if (order == Order::RANDOM) numbers.shuffle(block_order, blocks);
+    dynamic_shared_bytes = request.shared_bytes;
     watch_shared(request.shared_bytes);
     for (uint32_t i = 0; i < blocks; ++i) {
         const uint32_t b = block_order[i];

@@ -32,8 +32,12 @@ constexpr unsigned char POISON = 0xFF;    // NaN as float or double, -1 as integ
 
 // Dynamic shared memory; the bytes behind the launch's size are a guard zone (poisoned for AddressSanitizer).
 alignas(1024) extern unsigned char dynamic_shared[SHARED_LIMIT + GUARD];
+extern size_t dynamic_shared_bytes;   // that the launch asked for
 
-enum class Collective { SYNC, SHUFFLE, BALLOT, ANY, ALL };
+enum class Collective { SYNC, SHUFFLE, BALLOT, ANY, ALL, WHOLE };
+
+// What a whole warp does at once, given what each lane has brought.
+using WarpWork = void (*)(void* const (&parts)[WARP]);
 
 // One lane's part in a warp-wide operation.
 struct WarpCall {
@@ -43,12 +47,18 @@ struct WarpCall {
     unsigned mask;
     unsigned source;     // shuffle: the lane to read from
     uint64_t value;
+    void* part = nullptr;       // whole warp: the lane's own, on its stack
+    WarpWork work = nullptr;
 };
 
 void block_barrier(int line);
 uint64_t warp_call(const WarpCall& call);
+// All 32 lanes come to the same line; the last one does the work for all. A warp that is not whole fails.
+void warp_call_whole(const char* name, int line, void* part, WarpWork work);
 unsigned lane();
-[[noreturn]] void fail(int line, const char* what);
+unsigned thread_number();  // in the block
+bool in_scratch(const void* address, size_t bytes);  // whether all of them lie in the block's dynamic shared memory
+[[noreturn]] void fail(int line, const char* what, const char* more = "");
 
 // One parameter of a kernel, as the launcher has to pass it.
 struct Parameter {

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "copies.hpp"
+
 uint3 threadIdx;
 uint3 blockIdx;
 dim3 blockDim;
@@ -39,6 +41,7 @@ void append(const char* format, va_list values) {
 }
 
 void number_threads() {
+    forget_copies();
     thread_count = blockDim.x * blockDim.y * blockDim.z;
     for (uint32_t t = 0; t < thread_count; ++t) {
         threads[t].state = State::READY;
@@ -73,15 +76,16 @@ bool run_ready(FiberPool& fibers) {
 
 bool same_call(const Thread& thread, const WarpCall& call) {
     return thread.state == State::IN_WARP_CALL && thread.call.mask == call.mask && thread.call.collective == call.collective &&
-           strcmp(thread.call.name, call.name) == 0;
+           strcmp(thread.call.name, call.name) == 0 && (call.collective != Collective::WHOLE || thread.call.line == call.line);
 }
 
-// The lanes of `call` that still live, as a mask; `complete` tells whether all of them have come.
+// The lanes of `call` that still live, as a mask; `complete` tells whether all of them have come. A whole warp's must all live.
 unsigned gather(uint32_t first, const WarpCall& call, bool& complete) {
     unsigned members = 0;
     complete = true;
     for (unsigned l = 0; l < WARP && first + l < thread_count; ++l) {
-        if ((call.mask >> l & 1u) == 0 || threads[first + l].state == State::LEFT) continue;
+        if ((call.mask >> l & 1u) == 0) continue;
+        if (threads[first + l].state == State::LEFT && call.collective != Collective::WHOLE) continue;
         members |= 1u << l;
         complete = complete && same_call(threads[first + l], call);
     }
@@ -94,11 +98,18 @@ uint64_t vote_result(const WarpCall& call, unsigned members, unsigned votes) {
     return votes;
 }
 
+void do_whole(uint32_t first, const WarpCall& call) {
+    void* parts[WARP];
+    for (unsigned l = 0; l < WARP; ++l) parts[l] = threads[first + l].call.part;
+    call.work(parts);
+}
+
 // Lets the lanes waiting for `call` in the warp that starts at thread `first` go on if all have come.
 bool complete_call(uint32_t first, const WarpCall call) {
     bool complete = false;
     const unsigned members = gather(first, call, complete);
     if (!complete) return false;
+    if (call.collective == Collective::WHOLE) do_whole(first, call);
     unsigned votes = 0;
     for (unsigned l = 0; l < WARP; ++l) {
         if (members >> l & 1u) votes |= static_cast<unsigned>(threads[first + l].call.value & 1u) << l;
@@ -236,6 +247,7 @@ bool run_block(FiberPool& fibers, void* const* arguments, Order order, Numbers& 
 void thread_main() {
     for (;;) {
         kernel.invoke(kernel_arguments);
+        check_copies();
         threads[current].state = State::LEFT;
         suspend();
     }
@@ -244,6 +256,13 @@ void thread_main() {
 // --- called by kernels ----------------------------------------------------------------------------------------------------
 
 unsigned lane() { return current % WARP; }
+
+unsigned thread_number() { return current; }
+
+bool in_scratch(const void* address, size_t bytes) {
+    const auto at = reinterpret_cast<uintptr_t>(address) - reinterpret_cast<uintptr_t>(dynamic_shared);
+    return bytes <= dynamic_shared_bytes && at <= dynamic_shared_bytes - bytes;
+}
 
 void block_barrier(int line) {
     threads[current].state = State::AT_BARRIER;
@@ -260,8 +279,13 @@ uint64_t warp_call(const WarpCall& call) {
     return thread.result;
 }
 
-void fail(int line, const char* what) {
-    report("%s, thread (%u, %u, %u), line %d: %s", place(), threadIdx.x, threadIdx.y, threadIdx.z, line, what);
+void warp_call_whole(const char* name, int line, void* part, WarpWork work) {
+    if (current / WARP * WARP + WARP > thread_count) fail(line, name, " needs 32 lanes, the last warp of the block has fewer");
+    warp_call({Collective::WHOLE, name, line, 0xFFFFFFFFu, 0, 0, part, work});
+}
+
+void fail(int line, const char* what, const char* more) {
+    report("%s, thread (%u, %u, %u), line %d: %s%s", place(), threadIdx.x, threadIdx.y, threadIdx.z, line, what, more);
     for (;;) suspend();  // never resumed: the launch ends here
 }
 

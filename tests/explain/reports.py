@@ -10,17 +10,17 @@ from fusec.cli.building import report_of
 from fusec.cli.exploring import explored
 from fusec.explain.figure import Figure
 from fusec.explain.page import Subject
-from fusec.targets.device import DEVICES
+from fusec.targets.device import DEVICES, Device
 
 H200 = DEVICES["h200"]
 
 
 @cache
-def subject(network: str, fuse: str = "auto") -> Subject:
-    """A network planned for an H200."""
+def subject(network: str, fuse: str = "auto", device: Device = H200) -> Subject:
+    """A network planned for an H200, or for another device."""
     graph = pipeline.read(network, missing="blank")
-    planned = pipeline.plan(graph, H200, fuse)
-    return Subject(report_of(planned), report_of(pipeline.plan(graph, H200, "none")), H200, explored(planned, None, (1, 1)))
+    planned = pipeline.plan(graph, device, fuse)
+    return Subject(report_of(planned), report_of(pipeline.plan(graph, device, "none")), device, explored(planned, None, (1, 1)))
 
 
 def parts(drawing: ElementTree.Element, name: str) -> list[ElementTree.Element]:

@@ -11,6 +11,7 @@ import pytest
 from fusec.explain.bars import bars, rows_of
 from fusec.explain.pareto import pareto, stairs
 from fusec.explain.roofline import marks, peak, roofline
+from fusec.targets.device import Device, in_precision
 from tests.explain.reports import H200, drawings, parts, span, subject
 
 
@@ -47,18 +48,21 @@ def test_a_rest_is_summed_up() -> None:
     assert min(r.least for r in named) >= max(r.least for r in every if r not in named)
 
 
+@pytest.mark.parametrize("device", [H200, in_precision(H200, "float16")], ids=lambda d: d.dtype)
 @pytest.mark.parametrize("network", ["lenet5", "vgg_e", "mobilenet_v2", "artcnn_c4f16"])
-def test_no_chain_is_above_the_roof(network: str) -> None:
-    """Nor above the slope of the cache, which is the fastest that memory can be."""
-    given = subject(network)
+def test_no_chain_is_above_the_roof(network: str, device: Device) -> None:
+    """Nor above the slope of the cache, which is the fastest that memory can be. In half precision it is that of the matrix
+    units."""
+    given = subject(network, device=device)
     found = marks(given.report, given.layerwise)
     assert [m.index for m in found] == [i for i, c in enumerate(given.report.chains) if c.multiply_adds]
     for mark in found:
         for intensity, rate in (mark.fused, mark.unfused):
-            assert 0 < rate <= min(peak(H200), intensity * H200.cache_bandwidth)
+            assert 0 < rate <= min(peak(device), intensity * device.cache_bandwidth)
         if mark.alone:
             assert mark.fused == pytest.approx(mark.unfused)
     assert peak(H200) == pytest.approx(66.9e12, rel=0.01)
+    assert 5 * peak(H200) < peak(in_precision(H200, "float16")) < 989e12  # the data sheet's, dense
 
 
 @pytest.mark.parametrize("network", ["lenet5", "vgg_e", "mobilenet_v2", "resnet18"])

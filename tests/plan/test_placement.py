@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusec.graph import layers as L
-from fusec.plan.placement import ALIGN, Life, lives, offsets, phases
+from fusec.plan.placement import ALIGN as ALIGN_BYTES
+from fusec.plan.placement import Life, lives, offsets, phases
 from fusec.schedule.ir import Chain
-from fusec.schedule.verify import scratch_bytes, verify
+from fusec.schedule.verify import verify
 from fusec.targets.device import DEVICES, generic_host
 from tests.plan.networks import vgg_prefix
 from tests.small_networks import conv, max_pool, network, schedule_of, whole_chain
+
+ALIGN = ALIGN_BYTES // 4  # elements of float32
 
 
 def up(size: int) -> int:
@@ -23,7 +26,7 @@ def up(size: int) -> int:
 
 
 def placed(spans: Sequence[Life], sizes: Sequence[int]) -> list[int]:
-    return [int(o[0]) for o in offsets(spans, [np.array([s], dtype=np.int64) for s in sizes])]
+    return [int(o[0]) for o in offsets(spans, [np.array([s], dtype=np.int64) for s in sizes], 4)]
 
 
 def height(spans: Sequence[Life], sizes: Sequence[int]) -> int:
@@ -73,7 +76,7 @@ def test_places_are_right_and_never_worse_than_first_fit(case: tuple[list[Life],
 @given(case=spans_and_sizes())
 def test_many_tiles_are_placed_one_by_one(case: tuple[list[Life], list[list[int]]]) -> None:
     spans, columns = case
-    together = offsets(spans, [np.array(s, dtype=np.int64) for s in zip(*columns, strict=True)])
+    together = offsets(spans, [np.array(s, dtype=np.int64) for s in zip(*columns, strict=True)], 4)
     for k, sizes in enumerate(columns):
         assert [int(o[k]) for o in together] == placed(spans, sizes)
 
@@ -93,7 +96,7 @@ def test_tensors_that_grow() -> None:
 
 
 def test_no_tensor_at_all() -> None:
-    assert offsets([], []) == []
+    assert offsets([], [], 4) == []
 
 
 @pytest.mark.parametrize("device", [DEVICES["h200"], generic_host(8)], ids=["NCHW", "NHWC"])
@@ -102,7 +105,7 @@ def test_schedules_of_growing_layers(device) -> None:  # type: ignore[no-untyped
     schedule = schedule_of(graph, 8, 8, device=device)
     verify(schedule)
     c, d = (b.size for b in schedule.buffers if b.name in "cd")
-    assert scratch_bytes(schedule) == 4 * (c + d)
+    assert schedule.scratch_bytes == 4 * (c + d)
 
 
 def test_steps_and_lives() -> None:

@@ -67,7 +67,7 @@ class Machine:
     def empty(self, shape: tuple[int, ...], dtype: type) -> DeviceArray:
         if self.full:
             raise OutOfMemory("out of memory")
-        return np.full(shape, np.nan, dtype).view(DeviceArray)
+        return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max, dtype).view(DeviceArray)
 
     def upload(self, array: np.ndarray) -> DeviceArray:
         if self.full:

@@ -11,7 +11,7 @@ import pytest
 from fusec.errors import Infeasible, InternalError
 from fusec.graph import layers as L
 from fusec.schedule.ir import WHOLE, Affine, Execution, Footprint, Overlap, Schedule, Space, Tile
-from fusec.schedule.verify import live_elements, peak_stage, scratch_bytes, verify
+from fusec.schedule.verify import live_elements, peak_stage, verify
 from fusec.targets.device import DEVICES, generic_host
 from tests.schedule.mutants import buffer_named, smaller, stage_named, with_buffer, with_read, with_stages
 from tests.small_networks import conv, max_pool, network, schedule_of
@@ -221,7 +221,7 @@ def test_scratch_figures() -> None:
     x, a, b = 3 * 11 * 11, 4 * 9 * 9, 4 * 7 * 7
     assert [live_elements(schedule, s) for s in schedule.stages] == [x, x + a, a + b, b]
     assert peak_stage(schedule).name == "a"
-    assert scratch_bytes(schedule) == 4 * (-(-x // 16) * 16 + a)
+    assert schedule.scratch_bytes == 4 * (-(-x // 16) * 16 + a)
 
 
 def test_too_much_scratch_names_the_stage() -> None:

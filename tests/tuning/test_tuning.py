@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,13 +24,15 @@ from fusec.pipeline import Plan
 from fusec.plan.cost import Nominal
 from fusec.plan.lock import Decision
 from fusec.plan.partition import Seconds
+from fusec.runtime.elements import offered, widened
 from fusec.runtime.workload import arrange
 from fusec.schedule.ir import Chain, Tile
-from fusec.targets.device import DEVICES, Device, generic_host, host
+from fusec.targets.device import DEVICES, Device, generic_host, host, in_precision
 from fusec.tuning import candidates as module
 from fusec.tuning import tune, whole
 from fusec.tuning.candidates import Job, Survey, Trial, jobs, survey, trials
 from fusec.tuning.choose import choose
+from fusec.tuning.inputs import random_inputs
 from fusec.tuning.kernels import generate_all, inputs, single
 from fusec.tuning.log import Log
 from fusec.tuning.measure import Bench, Measured, Turn
@@ -315,6 +318,38 @@ def test_a_single_kernel_is_a_program_of_its_own(device: Device) -> None:
         assert [step.variant.entry for step in work.steps] == [variant.entry] * 3
         assert work.shapes["b"] == (4, 4, 8, 8)
         assert work.arena == 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_single_kernel_reads_and_writes_whole_planes(dtype: str) -> None:
+    """Of a tensor between kernels its arrays have every channel that the kernel touches; it makes no more tiles for that."""
+    device = in_precision(DEVICES["h200"], dtype)
+    plan = pipeline.plan(network(L.Input(3, 8, 8), a=conv(12), b=conv(20), c=conv(6)), device, "none", (4, 3, 8, 8))
+    stored = {}
+    for item in plan.chains:
+        made = generate_all(plan, item.chain, trials(item.chain, device, plan.nominal))
+        for index, variant in enumerate(made.program.launches[0].variants):
+            program = single(made, index, 2).program
+            work = arrange(program, 4, ((8, 8),))
+            [array] = inputs(made, 4)
+            assert array.shape == work.shapes[item.chain.inputs[0]]
+            tiles = -(-item.chain.shapes[item.chain.output].channels // variant.tile[1])
+            images, rows, columns = (-(-e // t) for e, t in zip((4, 8, 8), (variant.tile[0], *variant.tile[2:]), strict=True))
+            assert [step.tiles for step in work.steps] == [images * tiles * rows * columns] * 2
+            stored |= {t: shape[1] for t, shape in work.shapes.items()}
+    assert stored == {"x": 3, "a": 16, "b": 24, "c": 6}
+    whole_network = pipeline.generate(plan).program
+    assert whole_network.layouts == {"a": "NC8HW8", "b": "NC8HW8"}
+    assert arrange(whole_network, 4, ((8, 8),)).arena == 4 * (16 + 24) * 8 * 8
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_inputs_are_numbers_of_the_type(dtype: str) -> None:
+    [array] = random_inputs(NET, Nominal((3,)), dtype).values()
+    assert array.dtype == np.float32
+    assert np.array_equal(widened(offered(array, dtype)), array)
+    assert 0 <= array.min() < array.max() <= 1
+    assert np.array_equal(array, random_inputs(NET, Nominal((3,)), dtype)["x"])
 
 
 # ---- the log

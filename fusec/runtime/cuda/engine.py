@@ -12,10 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...errors import InputError, MissingError
-from .. import interop
+from .. import elements, interop
 from ..program import Program
 from ..weights import Floats
 from ..workload import Workload
@@ -92,15 +90,18 @@ class CudaEngine:
     def accept(self, value: Any, name: str) -> Any:
         cupy = self.cupy
         if not interop.on_cuda(value):
-            host = self._numbers(interop.host_array(value, name), name)
+            host = interop.host_array(value, name)
+            if not elements.fits(self.program.dtype, value, host):  # said before it is copied: the device knows fewer types
+                raise InputError(elements.wrong_type(self.program.dtype, value, host, name))
             with gpu.enough_memory():
                 return cupy.asarray(host)
+        held = elements.words_of(value)
         try:
-            if isinstance(value, cupy.ndarray):
-                array = value
+            if isinstance(held, cupy.ndarray):
+                array = held
             else:
                 with gpu.enough_memory():
-                    array = cupy.from_dlpack(value) if hasattr(value, "__dlpack__") else cupy.asarray(value)
+                    array = cupy.from_dlpack(elements.shareable(value)) if hasattr(value, "__dlpack__") else cupy.asarray(value)
         except MissingError:
             raise
         except Exception as error:  # any library's own complaint, said in its words
@@ -115,19 +116,13 @@ class CudaEngine:
                              hint="pass an array of the GPU, or no out")
         return self.accept(value, name)
 
-    def _numbers(self, array: Any, name: str) -> Any:
-        if array.dtype != self.program.dtype:  # said before it is copied to the device, which knows fewer types
-            raise InputError(f"'{name}' is {array.dtype}, but the model computes in {self.program.dtype}",
-                             hint=f"pass .astype('{self.program.dtype}') of it, scaled as in training")
-        return array
-
     def dense(self, array: Any) -> Any:
         with gpu.enough_memory():
             return self.cupy.ascontiguousarray(array)
 
     def empty(self, shape: tuple[int, ...]) -> Any:
         with gpu.enough_memory():
-            return self.cupy.empty(shape, np.float32)
+            return self.cupy.empty(shape, elements.HELD[self.program.dtype])
 
     def pointer(self, array: Any) -> int:
         return int(array.data.ptr)
@@ -136,10 +131,9 @@ class CudaEngine:
         if not interop.on_cuda(like):
             with gpu.enough_memory():
                 array = self.cupy.asnumpy(array)
-        elif isinstance(like, self.cupy.ndarray):
-            return array
-        back = interop.returner(like)
-        return array if back is None else back(array)
+        made = elements.as_type_of(like, array)
+        back = None if isinstance(like, self.cupy.ndarray) else interop.returner(like)
+        return made if back is None else back(made)
 
     def prepare(self, workload: Workload) -> CudaRunner:
         return CudaRunner(self, workload)

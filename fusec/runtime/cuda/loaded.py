@@ -15,7 +15,7 @@ from ..program import Program
 from ..weights import Floats
 from .gpu import enough_memory
 
-ALIGNMENT = 64  # elements, of each launch's weights on the device
+ALIGNMENT = 64  # 32-bit words, of each launch's weights on the device
 
 
 class Loaded:
@@ -29,7 +29,8 @@ class Loaded:
             module = cupy.cuda.function.Module()
             module.load(cubins[variant.entry].read_bytes())
             kernel = module.get_function(variant.entry).ptr
-            driver.funcSetAttribute(kernel, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 4 * variant.scratch)
+            driver.funcSetAttribute(kernel, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                                    program.element * variant.scratch)
             self._modules.append(module)
             self.kernels[variant.entry] = kernel
         starts, total = {}, 0

@@ -13,7 +13,7 @@ from typing import Any
 from ...errors import InputError, InternalError, MissingError
 from ..program import Source
 
-OPTIONS = ("-std=c++17", "--ptxas-options=-v")
+OPTIONS = ("-std=c++17", "-default-device", "--ptxas-options=-v")
 WAYS_OUT = ("install cupy-cuda13x with nvidia-cuda-nvrtc, which the extra 'fusec[cuda13]' brings (in a clone: '.[cuda13]'; for "
             "a CUDA 12 driver: cuda12), or choose target 'cpu'")
 SHOWN_LINES = 12  # of the compiler's complaints

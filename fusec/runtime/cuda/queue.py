@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from ..program import Program
 from ..workload import Step, Workload
 from .loaded import Loaded
 
@@ -21,6 +22,7 @@ REMEMBERED = 8  # streams for which a workload keeps its intermediates
 class Owner(Protocol):
     """What a queue needs of the engine."""
 
+    program: Program
     captured: list[object]
 
     @property
@@ -65,10 +67,11 @@ class _Queue:
         self._launch = driver.launchKernel
         self._places: dict[str, list[tuple[Any, int]]] = {}
         self._kept: list[object] = []
-        self._launches = [(loaded.kernels[step.variant.entry], step.tiles, step.variant.threads, 4 * step.variant.scratch,
+        element = engine.program.element
+        self._launches = [(loaded.kernels[step.variant.entry], step.tiles, step.variant.threads, element * step.variant.scratch,
                            self._arguments(step, loaded.params[step.launch.params])) for step in workload.steps]
         for name, offset in workload.offsets.items():
-            self._point(name, self._arena.data.ptr + 4 * offset)
+            self._point(name, self._arena.data.ptr + element * offset)
 
     def _arguments(self, step: Step, params: int) -> int:
         """Address of the array of the arguments' addresses, which is what a launch takes."""

@@ -1,38 +1,57 @@
 // Buffers as a kernel sees them. Positions are relative to the box; (c0, y0, x0) is the box's first position in its tensor.
 
+// Store a value; that of the last channel with zeros in the SPARE places behind it, which fill up the last plane.
+template <int SPARE>
+__device__ __forceinline__ void put_value(value_t* place, float v, bool last) {
+  *place = rounded(v);
+  if constexpr (SPARE > 0) {
+    if (last) {
+#pragma unroll
+      for (int k = 1; k <= SPARE; ++k) place[k] = rounded(0.0f);
+    }
+  }
+}
+
 // A box in scratch. Positions outside the image hold PAD, whose bits PAD_BITS are. `first` is the first row that is made in this
-// step of a strip. A line buffer has RING rows; row 0 lies in row `phase`.
-template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, unsigned PAD_BITS, int RING = 0>
+// step of a strip. A line buffer has RING rows; row 0 lies in row `phase`. Planes hold BLOCK channels side by side.
+template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, unsigned PAD_BITS, int RING = 0, int BLOCK = 1, int CHANNELS = 0>
 struct Scratch {
-  float* data;
+  static constexpr bool IN_SCRATCH = true;
+  static constexpr int ROWS_HELD = RING;
+  static constexpr int LANES = BLOCK, DEPTH = CHANNELS, PLANE = CHANNEL, SPARE = (BLOCK - CHANNELS % BLOCK) % BLOCK;
+  value_t* data;
   int n0, batch, c0, y0, x0, height, width, first = 0, phase = 0;
 
   __device__ __forceinline__ int place(int y) const {
     const int row = y + phase;
     return RING == 0 ? y : row < RING ? row : row - RING;
   }
-  __device__ __forceinline__ int index(int n, int c, int y, int x) const {
-    return OFFSET + n * IMAGE + c * CHANNEL + place(y) * ROW_PITCH + x;
+  __device__ __forceinline__ int row_start(int y) const { return place(y) * ROW_PITCH; }
+  __device__ __forceinline__ int column_start(int n, int c, int x) const {
+    return OFFSET + n * IMAGE + c / BLOCK * CHANNEL + x * BLOCK + c % BLOCK;
   }
+  __device__ __forceinline__ int index(int n, int c, int y, int x) const { return column_start(n, c, x) + row_start(y); }
   __device__ __forceinline__ bool inside(int y, int x) const {
     return unsigned(y0 + y) < unsigned(height) && unsigned(x0 + x) < unsigned(width);
   }
   struct Row {
-    const float* data;
-    __device__ __forceinline__ float operator()(int x) const { return data[x]; }
+    const value_t* data;
+    __device__ __forceinline__ float operator()(int x) const { return value(data[x * BLOCK]); }
   };
   __device__ __forceinline__ Row row(int n, int c, int y, float) const { return Row{data + index(n, c, y, 0)}; }
-  __device__ __forceinline__ float at(int n, int c, int y, int x) const { return data[index(n, c, y, x)]; }
+  __device__ __forceinline__ float at(int n, int c, int y, int x) const { return value(data[index(n, c, y, x)]); }
   __device__ __forceinline__ float guarded(int n, int c, int y, int x, float padding) const {
     return inside(y, x) ? at(n, c, y, x) : padding;
   }
+  __device__ __forceinline__ float padding() const { return __int_as_float(int(PAD_BITS)); }
   // Store a computed value; KNOWN_INSIDE saves the test where the box is known to lie in the image.
   template <bool KNOWN_INSIDE>
   __device__ __forceinline__ void store(int n, int c, int y, int x, float v) const {
-    data[index(n, c, y, x)] = KNOWN_INSIDE || inside(y, x) ? v : __int_as_float(int(PAD_BITS));
+    put(n, c, y, x, KNOWN_INSIDE || inside(y, x) ? v : padding());
   }
-  __device__ __forceinline__ void pad(int n, int c, int y, int x) const {
-    data[index(n, c, y, x)] = __int_as_float(int(PAD_BITS));
+  __device__ __forceinline__ void pad(int n, int c, int y, int x) const { put(n, c, y, x, padding()); }
+  __device__ __forceinline__ void put(int n, int c, int y, int x, float v) const {
+    put_value<SPARE>(data + index(n, c, y, x), v, c == CHANNELS - 1);
   }
   // Whether any of `count` positions from (y, x) on has to be computed.
   __device__ __forceinline__ bool wanted(int, int y, int x, int count) const {
@@ -40,14 +59,19 @@ struct Scratch {
   }
 };
 
-// A tensor in device memory, dense NCHW with CHANNELS channels. Every access checks the image's border and the batch.
-template <class T, int CHANNELS>
+// A tensor in device memory with CHANNELS channels, in dense planes of BLOCK channels side by side. Every access checks the
+// image's border and the batch.
+template <class T, int CHANNELS, int BLOCK = 1>
 struct Global {
+  static constexpr bool IN_SCRATCH = false;
+  static constexpr int ROWS_HELD = 0;
+  static constexpr int LANES = BLOCK, DEPTH = CHANNELS, PLANES = (CHANNELS + BLOCK - 1) / BLOCK, SPARE = PLANES * BLOCK - CHANNELS;
   T* data;
   int n0, batch, c0, y0, x0, height, width, first = 0;
 
   __device__ __forceinline__ long long index(int n, int c, int y, int x) const {
-    return (((long long)(n0 + n) * CHANNELS + c0 + c) * height + y0 + y) * width + x0 + x;
+    const int channel = c0 + c;
+    return ((((long long)(n0 + n) * PLANES + channel / BLOCK) * height + y0 + y) * width + x0 + x) * BLOCK + channel % BLOCK;
   }
   __device__ __forceinline__ bool inside(int y, int x) const {
     return unsigned(y0 + y) < unsigned(height) && unsigned(x0 + x) < unsigned(width);
@@ -58,7 +82,7 @@ struct Global {
     int x0, width;
     float padding;
     __device__ __forceinline__ float operator()(int x) const {
-      return inside && unsigned(x0 + x) < unsigned(width) ? data[x] : padding;
+      return inside && unsigned(x0 + x) < unsigned(width) ? value(data[x * BLOCK]) : padding;
     }
   };
   __device__ __forceinline__ Row row(int n, int c, int y, float padding) const {
@@ -66,12 +90,14 @@ struct Global {
   }
   __device__ __forceinline__ float at(int n, int c, int y, int x) const { return guarded(n, c, y, x, 0.0f); }
   __device__ __forceinline__ float guarded(int n, int c, int y, int x, float padding) const {
-    return inside(y, x) && n0 + n < batch ? data[index(n, c, y, x)] : padding;
+    return inside(y, x) && n0 + n < batch ? value(data[index(n, c, y, x)]) : padding;
   }
   template <bool KNOWN_INSIDE>
   __device__ __forceinline__ void store(int n, int c, int y, int x, float v) const {
-    if ((KNOWN_INSIDE || inside(y, x)) && n0 + n < batch) data[index(n, c, y, x)] = v;
+    if ((KNOWN_INSIDE || inside(y, x)) && n0 + n < batch)
+      put_value<SPARE>(data + index(n, c, y, x), v, c0 + c == CHANNELS - 1);
   }
+  __device__ __forceinline__ float padding() const { return 0.0f; }
   __device__ __forceinline__ void pad(int, int, int, int) const {}
   __device__ __forceinline__ bool wanted(int n, int y, int x, int count) const {
     return n0 + n < batch && unsigned(y0 + y) < unsigned(height) && x0 + x < width && x0 + x + count > 0;
@@ -99,15 +125,33 @@ __device__ __forceinline__ Channels<FIRST, Out> channels_from(const Out& out) {
   return Channels<FIRST, Out>{out, out.first};
 }
 
-// The larger of two integers.
+// The larger and the smaller of two integers.
 __device__ __forceinline__ int most(int a, int b) { return a > b ? a : b; }
+__device__ __forceinline__ int least(int a, int b) { return a < b ? a : b; }
 
 __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 
+// The larger and the smaller of two values; NaN if the first is NaN.
+#if __CUDA_ARCH__ >= 800
+__device__ __forceinline__ float maximum(float v, float w) {
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(v), "f"(w));
+  return larger;
+}
+__device__ __forceinline__ float minimum(float v, float w) {
+  float smaller;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(smaller) : "f"(v), "f"(w));
+  return smaller;
+}
+#else
+__device__ __forceinline__ float maximum(float v, float w) { return v < w ? w : v; }
+__device__ __forceinline__ float minimum(float v, float w) { return v > w ? w : v; }
+#endif
+
 // Pointwise functions of epilogues. A comparison that NaN fails keeps NaN, as the reference does.
-__device__ __forceinline__ float relu(float v) { return v < 0.0f ? 0.0f : v; }
+__device__ __forceinline__ float relu(float v) { return maximum(v, 0.0f); }
 __device__ __forceinline__ float leaky_relu(float v, float slope) { return v < 0.0f ? v * slope : v; }
-__device__ __forceinline__ float clip(float v, float low, float high) { return v < low ? low : v > high ? high : v; }
+__device__ __forceinline__ float clip(float v, float low, float high) { return minimum(maximum(v, low), high); }
 __device__ __forceinline__ float sigmoid(float v) {
   const float e = expf(v < 0.0f ? v : -v);
   return (v < 0.0f ? e : 1.0f) / (1.0f + e);
@@ -118,9 +162,9 @@ __device__ __forceinline__ float channel_affine(float v, float scale, float shif
 
 // Copy COUNT parameters (a multiple of 4, both sides aligned to 16 bytes) into scratch.
 template <int COUNT>
-__device__ __forceinline__ void stage_parameters(float* scratch, const float* __restrict__ params) {
+__device__ __forceinline__ void stage_parameters(void* scratch, const float* __restrict__ params) {
   for (int i = threadIdx.x; i < COUNT / 4; i += blockDim.x)
-    reinterpret_cast<float4*>(scratch)[i] = __ldg(reinterpret_cast<const float4*>(params) + i);
+    static_cast<float4*>(scratch)[i] = __ldg(reinterpret_cast<const float4*>(params) + i);
 }
 
 // Whether row y of a stage's box is made: in a strip the rows before the first are there already, or are not needed.

@@ -1,0 +1,176 @@
+"""Schedules in half precision: ungrouped convolutions by matrix instructions, all else as in float32, inside the same kernels.
+
+In: a Schedule (planes of eight channels) and a Device. Out: a MappedKernel for `templates/cuda`. Whether a convolution goes
+through matrix instructions is decided by its layer alone; a block of fragments for each (`fragments`) by its extents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fusec.graph import layers as L
+from fusec.schedule.ir import Buffer, Execution, Layout, Schedule, Space, Stage
+from fusec.targets import fragments as F
+from fusec.targets import geometry as G
+from fusec.targets.base import Call, MappedKernel, Staging
+from fusec.targets.blocking import best_block
+from fusec.targets.cuda_simt import CudaMapper, is_conv
+from fusec.targets.device import Device
+from fusec.targets.packing import channel_fragments, tap_fragments
+
+FEW_CHANNELS = 4  # input channels up to which taps and channels are one axis of products
+STAGED = 64 * 1024  # bytes of weights copied into scratch, at most
+
+
+def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None) -> MappedKernel:
+    """Map `schedule` to warps and threads; `tiles` is how many are expected, None more than the device has room for."""
+    mapper = _MatrixMapper(schedule, device)
+    matrix, plain = mapper.matrix_works(), mapper.works()
+    others = [s for s in schedule.stages if s not in matrix]
+    positions = sum(s.writes.images * s.footprint.elements * schedule.fresh(s) // (s.footprint.y.extent or 1) for s in others)
+    scratch = mapper.stage_fragments(tuple(matrix))
+    choice = F.choose(tuple(matrix.values()), scratch_bytes=device.element * scratch, scratch_per_core=device.scratch_per_core,
+                      registers=device.registers_per_core, threads_per_core=device.max_threads_per_core, positions=positions,
+                      share=device.max_threads_per_core if tiles is None else -(-tiles // device.cores))
+    mapper.fragments = dict(zip(matrix, choice.blocks, strict=True))
+    mapper.blocks = {s: best_block(w, choice.threads, choice.blocks_per_core)[0] for s, w in plain.items()}
+    mapper.threads = choice.threads
+    kernel = mapper.kernel(choice.threads, choice.blocks_per_core)
+    return replace(kernel, scratch=mapper.scratch, staging=tuple(mapper.staging))
+
+
+class _MatrixMapper(CudaMapper):
+    libraries = CudaMapper.libraries | {"conv2d_mma": "conv2d_mma.cuh", "conv2d_mma_pool": "conv2d_mma.cuh",
+                                        "copy_planes": "planes.cuh", "sum_planes": "planes.cuh"}
+
+    def __init__(self, schedule: Schedule, device: Device) -> None:
+        super().__init__(schedule, device)
+        self.core = ("ptx.cuh", f"{device.dtype}.cuh", "core.cuh", "planes.cuh")
+        self.fragments: dict[Stage, F.Block] = {}
+        self._resident: frozenset[Stage] = frozenset()
+        self._dealt = 0  # tasks of the stages before that run side by side with the next
+
+    def is_dense(self, stage: Stage) -> bool:
+        return False
+
+    def is_matrix(self, stage: Stage) -> bool:
+        """Whether a stage goes through matrix instructions: a property of its layer alone."""
+        return is_conv(stage) and self.conv_layer(stage).groups == 1
+
+    def is_few(self, stage: Stage) -> bool:
+        return self.input_channels(stage) <= FEW_CHANNELS
+
+    def is_simt(self, stage: Stage) -> bool:
+        return is_conv(stage) and not self.is_matrix(stage)
+
+    def buffer_type(self, buffer: Buffer, written: bool) -> str:
+        block = buffer.layout.block
+        if buffer.space is Space.SCRATCH:
+            bits = int(np.float32(buffer.padding_value).view(np.uint32))
+            ring = 0 if buffer.fold is None else buffer.footprint.y.extent
+            return (f"Scratch<{buffer.offset}, {buffer.image_pitch}, {buffer.channel_pitch}, {buffer.row_pitch}, {bits:#x}u, "
+                    f"{ring}, {block}, {buffer.footprint.c.extent}>")
+        return f"Global<{'value_t' if written else 'const value_t'}, {self.shape(buffer).channels}, {block}>"
+
+    def matrix_works(self) -> dict[Stage, F.Work]:
+        """Extents of every convolution that goes through matrix instructions."""
+        found: dict[Stage, F.Work] = {}
+        for stage, after in zip(self.schedule.stages, (*self.schedule.stages[1:], None), strict=True):
+            if self.is_matrix(stage):
+                found[stage] = self._matrix_work(stage, after if stage.writes.space is Space.REGISTER else None)
+        return found
+
+    def _matrix_work(self, stage: Stage, pool: Stage | None) -> F.Work:
+        w = self.work(stage, pool)
+        return F.Work(w.images * w.columns, w.rows, -(-w.channels // 8), w.depth, w.kernel_y, w.kernel_x, w.stride_y,
+                      self.conv_layer(stage).dilation[0], self.is_few(stage),
+                      stage.reads[0].buffer.space is Space.GLOBAL, w.pool_y, w.pool_x)
+
+    def stage_fragments(self, convolutions: tuple[Stage, ...]) -> int:
+        """Choose the convolutions whose weights lie in scratch: all of them, where there is room. Returns its elements."""
+        words = sum(self._words(s) for s in convolutions)
+        room = self.device.scratch_per_block // self.device.element - self.scratch - 8
+        if 4 * words <= STAGED and 4 * words // self.device.element <= room:
+            self._resident = frozenset(convolutions)
+            self.scratch = -(-self.scratch // 8) * 8
+            return self.scratch + 4 * words // self.device.element
+        return self.scratch
+
+    def _words(self, stage: Stage) -> int:
+        """32-bit words of a convolution's packed weights."""
+        layer, few = self.conv_layer(stage), self.is_few(stage)
+        depth, (height, width) = self.input_channels(stage), layer.kernel
+        steps = -(-depth * height * width // 16) if few else width * -(-depth // 16) * height
+        return steps * -(-layer.out_channels // 8) * 64
+
+    def conv(self, index: int, stage: Stage) -> Call:
+        if not self.is_matrix(stage):
+            return super().conv(index, stage)
+        numbers, pointers = self._fragment_numbers(stage)
+        return self.call(index, stage, "conv2d_mma", numbers, (*pointers, self.read(stage)))
+
+    def conv_pool(self, index: int, conv: Stage, pool: Stage) -> Call:
+        if not self.is_matrix(conv):
+            return super().conv_pool(index, conv, pool)
+        numbers, pointers = self._fragment_numbers(conv)
+        return Call("conv2d_mma_pool", (self.struct(index - 1, conv, numbers), self.pool_struct(index, pool)),
+                    (self.names[pool.writes], "params", *pointers, self.read(conv)))
+
+    def _fragment_numbers(self, stage: Stage) -> tuple[G.Numbers, tuple[str, str]]:
+        """A convolution's constants, and where its weights and bias are."""
+        layer, block, given = self.conv_layer(stage), self.fragments[stage], self.weight(stage)
+        name, dtype, words, few = stage.name, self.device.dtype, self._words(stage), self.is_few(stage)
+        pack = tap_fragments if few else channel_fragments
+        weights = self.packer.add(words, lambda: pack(given, dtype, name))
+        groups = -(-layer.out_channels // 8)
+        bias = self.bias(stage, room=8 * groups - layer.out_channels)
+        work = self._matrix_work(stage, None)
+        body = (1 if few else work.kernel_y) * block.fragments * block.rows * block.groups
+        numbers: G.Numbers = G.window_numbers(stage, stage.reads[0]) | {
+            "GROUP_IN": self.input_channels(stage), "FRAGMENTS": block.fragments, "BLOCK_Y": block.rows,
+            "BLOCK_C": block.groups, "WEIGHT_PITCH": 32 * groups, "UNROLL": F.unrolled(work.steps, body),
+            "TURN": self._deal(stage),
+            "REUSED": str(block.reused).lower(), "FEW": str(few).lower(), "BIAS": str(bias is not None).lower()}
+        home = f"params + {weights}"
+        if stage in self._resident:
+            home = f"scratch + {self.scratch}"
+            self.staging.append(Staging(self.scratch, weights, words))
+            self.scratch += 4 * words // self.device.element
+        return numbers, (f"reinterpret_cast<const uint2*>({home})", f"params + {bias or 0}")
+
+    def _deal(self, stage: Stage) -> int:
+        """Where a stage's tasks begin among those of the stages that run side by side with it."""
+        if self.schedule.execution is Execution.IN_TIME:
+            return 0
+        turn = self._dealt % (self.threads // 32)
+        after = self.schedule.stages[self.schedule.stages.index(stage) + 1:][:1]
+        pool = after[0] if stage.writes.space is Space.REGISTER else None
+        self._dealt += F.tasks(self._matrix_work(stage, pool), self.fragments[stage])
+        return turn
+
+    def stage(self, index: int, stage: Stage) -> tuple[Call, ...]:
+        if stage.node is None and self._copies_planes(stage):
+            call = self.call(index, stage, "copy_planes", {}, (self.read(stage),))
+            return (replace(call, arguments=(self.names[stage.writes], self.read(stage))),)
+        if self._sums_planes(stage):
+            return (self.call(index, stage, "sum_planes", {}, self.shifted(stage)),)
+        return super().stage(index, stage)
+
+    def _sums_planes(self, stage: Stage) -> bool:
+        """Whether a stage adds tensors, or changes one value by value, in whole planes of the same channels."""
+        buffers = [stage.writes, *(r.buffer for r in stage.reads)]
+        planes = all(b.layout is Layout.NC8HW8 and b.footprint.c == stage.footprint.c for b in buffers)
+        whole = stage.footprint.c.offset == 0 and (stage.footprint.c.scale * self.schedule.tile.channels) % 8 == 0
+        return stage.node is not None and isinstance(stage.node.layer, L.Add | L.Activation) and planes and whole \
+            and len({self.shape(b).channels for b in buffers}) == 1 \
+            and self.schedule.chain.graph.sized_by(stage.node) == stage.node.inputs  # none is one pixel for all
+
+    def _copies_planes(self, stage: Stage) -> bool:
+        """Whether a load moves whole planes from device memory into scratch, zeros outside the image."""
+        source, target = stage.reads[0].buffer, stage.writes
+        channels = source.footprint.c
+        whole = channels.offset % 8 == 0 and (channels.scale * self.schedule.tile.channels) % 8 == 0
+        return source.layout is target.layout is Layout.NC8HW8 and target.padding_value == 0.0 and whole \
+            and G.shift(stage, stage.reads[0]) == (0, 0)

@@ -1,0 +1,201 @@
+"""Blocks of fragments: what a warp of a matrix kernel computes at once, for each convolution, and how many threads there are.
+
+In: the extents of a kernel's convolutions. Out: a block for each and threads per block. The cycles estimated here rank blocks
+alone; time models of whole kernels are the planner's. Constants are estimates from the instruction set and the sizes of the
+units, not measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+
+from fusec.targets.blocking import registers_left, resident_blocks
+
+THREADS = (128, 192, 256, 384, 512)
+MOST_SUMS = 96  # accumulators of a lane
+MOST_WEIGHTS = 64  # registers of weights held for all filter rows
+OTHER = 44  # registers besides sums, weights and a fragment
+UNROLLED = 192  # products a loop body may hold
+PRODUCT = 1.8  # cycles a multiprocessor takes for an m16n8k16 product
+FRAGMENT_LOAD, WEIGHT_LOAD = 4.0, 2.0  # cycles of scratch bandwidth: 512 and 256 bytes at 128 a cycle
+GATHER = 26.0  # instructions that collect a fragment of taps
+STORE = 9.0  # instructions of a pair of outputs: epilogue, rounding, place, store
+LATENCY = 40.0  # cycles from the loads of a step to its first product
+BARRIER = 60.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """Extents of one convolution as far as fragments go. With a merged pool, columns and rows are the pool's."""
+
+    columns: int  # of all images of the tile
+    rows: int
+    groups: int  # of eight output channels
+    depth: int  # input channels
+    kernel_y: int
+    kernel_x: int
+    stride_y: int
+    dilation_y: int
+    few: bool  # taps and channels are one axis of products
+    direct: bool  # reads device memory
+    pool_y: int = 1
+    pool_x: int = 1
+
+    @property
+    def pooled(self) -> bool:
+        return self.pool_y * self.pool_x > 1
+
+    @property
+    def steps(self) -> int:
+        """Turns of the outer loop."""
+        if self.few:
+            return ceil(self.depth * self.kernel_y * self.kernel_x / 16)
+        return self.kernel_x * ceil(self.depth / 16)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Fragments side by side, rows (of the convolution) and groups of eight channels that a warp computes at once.
+
+    `reused`: an input row is loaded once for all filter rows, whose weights wait in registers.
+    """
+
+    fragments: int
+    rows: int
+    groups: int
+    reused: bool
+
+    @property
+    def sums(self) -> int:
+        return 4 * self.fragments * self.rows * self.groups
+
+
+def tasks(work: Work, block: Block) -> int:
+    """Pieces of the stage, one for a warp at a time."""
+    columns, rows = (8, 1) if work.pooled else (16 * block.fragments, block.rows)
+    return ceil(work.columns / columns) * ceil(work.rows / rows) * (work.groups // block.groups)
+
+
+def _divisors(n: int, most: int) -> list[int]:
+    return [d for d in range(1, min(n, most) + 1) if n % d == 0]
+
+
+@lru_cache(maxsize=4096)
+def candidates(work: Work) -> tuple[Block, ...]:
+    """Blocks that fit the registers; the smallest one always."""
+    found = []
+    fragments = (ceil(work.pool_x / 2),) if work.pooled else (1, 2)
+    rows = _divisors(work.pool_y, 8) if work.pooled else range(1, min(work.rows, 8) + 1)
+    for f in fragments:
+        for r in rows:
+            for g in _divisors(work.groups, 16):
+                reused = not work.few and work.kernel_y * g * 2 <= MOST_WEIGHTS and work.kernel_y * f * r * g <= UNROLLED
+                block = Block(f, r, g, reused)
+                if block.sums <= MOST_SUMS or (r == g == 1 and f == fragments[0]):
+                    found.append(block)
+    return tuple(found)
+
+
+def _rows_loaded(work: Work, block: Block) -> int:
+    """Input rows loaded for each filter column and group of channels."""
+    if work.few or not block.reused:
+        return block.rows * (1 if work.few else work.kernel_y)
+    return len({r * work.stride_y + k * work.dilation_y for r in range(block.rows) for k in range(work.kernel_y)})
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Cycles of one stage on one multiprocessor: what its units need at least, and what one block alone takes."""
+
+    throughput: float
+    latency: float
+
+
+@lru_cache(maxsize=65536)
+def estimate(work: Work, block: Block, threads: int) -> Estimate:
+    """Cycles of one stage of one block of threads."""
+    turns = work.pool_y // block.rows if work.pooled else 1  # of a task
+    count = tasks(work, block)
+    filter_rows = 1 if work.few else work.kernel_y
+    loads = work.steps * _rows_loaded(work, block) * block.fragments * turns
+    weights = work.steps * filter_rows * block.groups * turns
+    products = work.steps * filter_rows * block.rows * block.fragments * block.groups * turns
+    gathered = work.few or work.direct
+    instructions = products + loads * (GATHER if gathered else 2.0) + 1.5 * weights + STORE * block.sums / 2 * turns + 40
+    scratch = loads * (8.0 if gathered else FRAGMENT_LOAD) + weights * WEIGHT_LOAD + block.sums / 2
+    throughput = count * max(products * PRODUCT, scratch, instructions / 4)
+    warps = threads // 32
+    active, rounds = min(count, warps), ceil(count / warps)
+    alone = products * PRODUCT * 4 / max(1, min(4, active)) + instructions + work.steps * turns * LATENCY
+    shared = max(ceil(active / 4) * max(products * PRODUCT * 4, instructions), active * scratch)
+    return Estimate(throughput, rounds * max(alone, shared) + BARRIER)
+
+
+def best_block(work: Work, threads: int, residents: int) -> Block:
+    """The block with the least time when `residents` blocks of threads share a multiprocessor."""
+    return min(candidates(work), key=lambda block: _cycles(estimate(work, block, threads), residents))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Threads per block, blocks expected to share a multiprocessor, and a block of fragments for every convolution."""
+
+    threads: int
+    blocks_per_core: int
+    blocks: tuple[Block, ...]
+    cycles: float
+
+
+def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, registers: int, threads_per_core: int,
+           positions: int, share: int) -> Choice:
+    """Threads and blocks of fragments for a kernel.
+
+    Parameters
+    ----------
+    works
+        The kernel's convolutions by matrix instructions, in order.
+    positions
+        Outputs of all other stages.
+    share
+        Blocks there will be for each multiprocessor, at most.
+    """
+    best: Choice | None = None
+    for threads in THREADS:
+        if threads > threads_per_core:
+            continue
+        chosen = [best_block(w, threads, 1) for w in works]
+        wanted = max([OTHER, *(_registers(w, b) for w, b in zip(works, chosen, strict=True))])
+        if registers_left(registers, threads, 1) < wanted and threads > THREADS[0]:
+            continue
+        limit = max(1, min(share, threads_per_core // threads, 16, scratch_per_core // (scratch_bytes + 1024)))
+        residents = min(limit, resident_blocks(registers, threads, wanted))
+        chosen = [best_block(w, threads, residents) for w in works]
+        estimates = [estimate(w, b, threads) for w, b in zip(works, chosen, strict=True)]
+        total = Estimate(sum(e.throughput for e in estimates) + positions / 32 * 5,
+                         sum(e.latency for e in estimates) + (positions / threads + 1) * 20 + threads * 0.2)
+        cycles = _cycles(total, residents)
+        if best is None or cycles < best.cycles * 0.98:
+            best = Choice(threads, residents, tuple(chosen), cycles)
+    assert best is not None
+    return best
+
+
+def _cycles(e: Estimate, residents: int) -> float:
+    """Time of blocks that share a multiprocessor: the units' time and the waiting overlap, but not perfectly."""
+    return float((e.throughput**2 + (e.latency / residents)**2) ** 0.5)
+
+
+def _registers(work: Work, block: Block) -> int:
+    """Registers a lane will want."""
+    weights = work.kernel_y * block.groups * 2 if block.reused else 4 * block.groups
+    pooled = 2 * block.groups if work.pooled else 0
+    return min(255, OTHER + block.sums + weights + pooled + 8 * block.fragments)
+
+
+def unrolled(steps: int, body: int) -> int:
+    """Turns of the outer loop unrolled: all of a few, else some, so that loads of the next are under way during products."""
+    most = max(1, UNROLLED // body)
+    return steps if steps <= min(3, most) else min(2, most)

@@ -1,0 +1,9 @@
+// Elements of tensors: float16, two of them in a register of a fragment.
+typedef half_bits value_t;
+__device__ __forceinline__ float value(value_t v) { return half_to_float(v); }
+__device__ __forceinline__ value_t rounded(float v) { return float_to_half(v); }
+__device__ __forceinline__ unsigned rounded_pair(float low, float high) { return floats_to_half2(low, high); }
+__device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  multiply_f16_k16(d, a, b);
+}
+__device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[2], unsigned b) { multiply_f16_k8(d, a, b); }

@@ -1,0 +1,131 @@
+// Tensors in planes of eight channels, 16 bytes a pixel.
+
+// Copy a box of planes into scratch, 16 bytes at a time; zeros outside the image.
+template <class S, class Out, class In>
+__device__ __forceinline__ void copy_planes(const Out& out, const In& in) {
+  constexpr int PLANES = (S::CHANNELS + 7) / 8, COUNT = S::IMAGES * PLANES * S::ROWS * S::COLUMNS;
+  if (is_idle<S>(out)) return;
+  fill_border<S>(out);
+  for (int item = threadIdx.x; item < COUNT; item += blockDim.x) {
+    const int x = S::COLUMN + item % S::COLUMNS, y = S::ROW + item / S::COLUMNS % S::ROWS;
+    const int plane = item / (S::COLUMNS * S::ROWS) % PLANES, n = item / (S::COLUMNS * S::ROWS * PLANES);
+    if (!is_made<S>(out, y)) continue;
+    const bool inside = in.inside(y, x) && in.n0 + n < in.batch;
+    copy_async_16(out.data + out.index(n, 8 * plane, y, x), inside ? in.data + in.index(n, 8 * plane, y, x) : in.data, inside);
+  }
+  copy_async_commit();
+  copy_async_wait<0>();
+}
+
+// The bits of one value; zero outside the image.
+template <class In>
+__device__ __forceinline__ unsigned bits(const In& in, int n, int c, int y, int x) {
+  if constexpr (In::IN_SCRATCH) return in.data[in.index(n, c, y, x)];
+  else return in.inside(y, x) && in.n0 + n < in.batch ? in.data[in.index(n, c, y, x)] : 0u;
+}
+
+// The bits of channels c and c + 1, c even, in device memory; zero outside the image and behind the last channel.
+template <class In>
+__device__ __forceinline__ unsigned pair_bits(const In& in, int n, int c, int y, int x) {
+  if (!in.inside(y, x) || in.n0 + n >= in.batch || in.c0 + c >= In::DEPTH) return 0u;
+  if constexpr (In::LANES == 8) {
+    return *reinterpret_cast<const unsigned*>(in.data + in.index(n, c, y, x));
+  } else {
+    const unsigned high = in.c0 + c + 1 < In::DEPTH ? in.data[in.index(n, c + 1, y, x)] : 0u;
+    return in.data[in.index(n, c, y, x)] | high << 16;
+  }
+}
+
+// Where a lane stores pairs of channels of one column: channels c and c + 1, c even, and those of further groups of eight.
+template <class Out>
+struct PairColumn {
+  const Out& out;
+  int n, c, x;
+  bool inside;
+  value_t* at;
+  __device__ __forceinline__ PairColumn(const Out& out_, int n_, int c_, int x_, bool known_inside)
+      : out(out_), n(n_), c(c_), x(x_), inside(known_inside || unsigned(out_.x0 + x_) < unsigned(out_.width)) {
+    if constexpr (Out::IN_SCRATCH) at = out.data + out.column_start(n, c, x);
+    else inside = inside && out.n0 + n < out.batch;
+  }
+  // Store a pair of row y, if it is `kept`, `group` groups of eight channels on; places behind the last channel get zeros.
+  __device__ __forceinline__ void store(bool kept, int y, bool row_inside, int group, float low, float high) const {
+    const int channel = c + 8 * group;
+    if constexpr (Out::LANES == 8) {
+      const unsigned padding = rounded_pair(out.padding(), out.padding());
+      unsigned both = inside && row_inside ? rounded_pair(low, high) : padding;
+      if (Out::SPARE > 0) {
+        const int last = (Out::IN_SCRATCH ? 0 : out.c0) + channel;
+        if (last + 1 >= Out::DEPTH) both = last >= Out::DEPTH ? 0u : both & 0xffffu;
+      }
+      if constexpr (Out::IN_SCRATCH) {
+        if (kept) *reinterpret_cast<unsigned*>(at + out.row_start(y) + group * Out::PLANE) = both;
+      } else if (kept && inside && row_inside) {
+        *reinterpret_cast<unsigned*>(out.data + out.index(n, channel, y, x)) = both;
+      }
+    } else if constexpr (Out::IN_SCRATCH) {
+      value_t* place = at + out.row_start(y) + 8 * group * Out::PLANE;
+      const bool in_image = inside && row_inside;
+      if (kept && channel < Out::DEPTH) place[0] = rounded(in_image ? low : out.padding());
+      if (kept && channel + 1 < Out::DEPTH) place[Out::PLANE] = rounded(in_image ? high : out.padding());
+    } else if (kept && inside && row_inside) {
+      if (out.c0 + channel < Out::DEPTH) out.data[out.index(n, channel, y, x)] = rounded(low);
+      if (out.c0 + channel + 1 < Out::DEPTH) out.data[out.index(n, channel + 1, y, x)] = rounded(high);
+    }
+  }
+};
+
+// Eight channels of a pixel.
+struct Octet {
+  float v[8];
+};
+template <class In>
+__device__ __forceinline__ Octet load_octet(const In& in, int n, int c, int y, int x) {
+  uint4 words = {};
+  if (In::IN_SCRATCH || (in.inside(y, x) && in.n0 + n < in.batch))
+    words = *reinterpret_cast<const uint4*>(in.data + in.index(n, c, y, x));
+  const unsigned both[4] = {words.x, words.y, words.z, words.w};
+  Octet o;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) o.v[i] = value(value_t(both[i / 2] >> i % 2 * 16));
+  return o;
+}
+template <class In, int Y, int X>
+__device__ __forceinline__ Octet load_octet(const Shifted<In, Y, X>& s, int n, int c, int y, int x) {
+  return load_octet(s.in, n, c - s.in.c0, y + Y, x + X);
+}
+
+// The sum of some tensors, or one tensor that an epilogue alone changes, eight channels at a time.
+template <class S, class Out, class First, class... Rest>
+__device__ __forceinline__ void sum_planes(const Out& out, const float* __restrict__ params, const First& first,
+                                           const Rest&... rest) {
+  constexpr int PLANES = (S::CHANNELS + 7) / 8, COUNT = S::IMAGES * PLANES * S::ROWS * S::COLUMNS;
+  if (is_idle<S>(out)) return;
+  fill_border<S>(out);
+  for (int item = threadIdx.x; item < COUNT; item += blockDim.x) {
+    const int x = S::COLUMN + item % S::COLUMNS, y = S::ROW + item / S::COLUMNS % S::ROWS;
+    const int plane = item / (S::COLUMNS * S::ROWS) % PLANES, n = item / (S::COLUMNS * S::ROWS * PLANES);
+    if (!is_made<S>(out, y)) continue;
+    const int c = 8 * plane, channel = out.c0 + c;
+    Octet sum = load_octet(first, n, channel, y, x);
+    auto add = [&](const Octet& other) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) sum.v[i] += other.v[i];
+    };
+    (add(load_octet(rest, n, channel, y, x)), ...);
+    const bool inside = S::INSIDE || out.inside(y, x);
+    if (!Out::IN_SCRATCH && !(inside && out.n0 + n < out.batch)) continue;
+    unsigned both[4];
+#pragma unroll
+    for (int i = 0; i < 8; i += 2) {
+      const float low = inside ? S::epilogue(sum.v[i], channel + i, params) : out.padding();
+      const float high = inside ? S::epilogue(sum.v[i + 1], channel + i + 1, params) : out.padding();
+      both[i / 2] = rounded_pair(low, high);
+      if (Out::SPARE > 0) {
+        const int last = (Out::IN_SCRATCH ? c : channel) + i;
+        if (last + 1 >= Out::DEPTH) both[i / 2] = last >= Out::DEPTH ? 0u : both[i / 2] & 0xffffu;
+      }
+    }
+    *reinterpret_cast<uint4*>(out.data + out.index(n, c, y, x)) = uint4{both[0], both[1], both[2], both[3]};
+  }
+}
