@@ -36,6 +36,7 @@ def render(kernel: MappedKernel) -> Source:
         "signature": _signature(kernel), "inputs": [(name, i) for i, name in enumerate(kernel.inputs)],
         "sizes": [(name, 3 + i) for i, name in enumerate(_size_names(kernel))],
         "step": kernel.schedule.step, "warm_up": kernel.schedule.warm_up * kernel.schedule.rows,
+        "drain": f" + {kernel.schedule.drain}" if kernel.schedule.drain else "",
         "indent": "" if kernel.schedule.step is None else "  ", "rows": _output_rows(kernel),
         "tile_images": tile.images, "tile_channels": tile.channels, "tile_height": tile.height, "tile_width": tile.width,
         "tiles_c": kernel.tiles_c, "buffers": kernel.buffers,

@@ -16,16 +16,18 @@ from fusec.errors import Infeasible
 from fusec.graph import layers as L
 from fusec.graph.graph import Node
 from fusec.plan.footprint import Pyramid, line_buffers, pyramid, warm_up
+from fusec.plan.lag import behind
 from fusec.plan.merge import merged_pools
 from fusec.plan.placement import lives, offsets
-from fusec.schedule.ir import Buffer, Chain, Footprint, Layout, Overlap, Read, Schedule, Space, Stage, Tile
+from fusec.schedule.ir import Buffer, Chain, Execution, Footprint, Layout, Overlap, Read, Schedule, Space, Stage, Tile
 from fusec.targets.device import Device
 
 FEW_CHANNELS = 4  # up to which a tensor is not laid out in planes of eight
 
 
-def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str], step: int | None = None) -> Schedule:
-    """The schedule that computes `tile` with every stage in time.
+def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str], step: int | None = None,
+              execution: Execution = Execution.IN_TIME) -> Schedule:
+    """The schedule that computes `tile`.
 
     Parameters
     ----------
@@ -33,6 +35,8 @@ def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str],
         The chain inputs copied into scratch by a load stage; the others are read from device memory directly.
     step
         Rows a block walks down the tile at a time, reusing overlap along y. Overlap is recomputed when left out.
+    execution
+        Stages side by side (in space) are for strips.
 
     Raises
     ------
@@ -46,13 +50,19 @@ def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str],
         raise Infeasible(f"a tile of {tile.channels} channels does not divide the {channels} of '{chain.output}'{blocks}")
     rows = tile if step is None else replace(tile, height=step)
     boxes = whole = pyramid(chain, rows)
+    if execution is Execution.IN_SPACE and step is None:
+        raise Infeasible("stages side by side need a strip to walk down: say its step")
     if step is not None:
         check_walk(chain, whole, tile, step)
         boxes = pyramid(chain, rows, fresh=True)
+        if execution is Execution.IN_SPACE:
+            boxes = behind(chain, boxes, staged, step)
     for tensor in staged:
         if boxes.tensors[tensor].y.extent is None or boxes.tensors[tensor].x.extent is None:
             raise Infeasible(f"'{tensor}' is read as a whole image of open size, which has no place in scratch")
     folded = frozenset() if step is None else line_buffers(boxes, step)
+    if execution is Execution.IN_SPACE:
+        folded = frozenset(boxes.tensors) - {chain.output}
     buffers = _buffers(chain, boxes, tile.images, device, staged, folded)
     outside = {t: _global(chain, t, boxes.tensors[t], tile.images, device) for t in (*chain.inputs, chain.output)}
     def start(tensor: str) -> int | None:
@@ -70,8 +80,8 @@ def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str],
         writes = outside[node.name] if node.name == chain.output else buffers[node.name]
         stages.append(Stage(node.name, node, reads, writes, start(node.name)))
     overlap = _overlap(boxes.tensors[chain.output], step)
-    return Schedule(chain, tile, tuple(stages), overlap, step=step, warm_up=0 if step is None else warm_up(whole, step),
-                    element=device.element)
+    early = 0 if step is None else warm_up(whole, step)
+    return Schedule(chain, tile, tuple(stages), overlap, execution, step=step, warm_up=early, element=device.element)
 
 
 def check_walk(chain: Chain, boxes: Pyramid, tile: Tile, step: int) -> None:

@@ -21,7 +21,7 @@ from fusec.graph.layers import Axis
 from fusec.graph.shapes import size_rule
 from fusec.schedule.box import Box, Extents, box_at
 from fusec.schedule.compute import compute, input_window
-from fusec.schedule.ir import Buffer, Chain, Read, Schedule, Space, Stage
+from fusec.schedule.ir import Buffer, Chain, Execution, Read, Schedule, Space, Stage
 from fusec.schedule.taps import repeats_edge, wanted_outside
 
 NOBODY = -1
@@ -145,8 +145,17 @@ class _Machine:
         self.registers = {}
         for y in self.schedule.steps(row, self.output.shape[2]):
             self.origin: Extents = (channel, y, column)
-            for stage in self.schedule.stages:
+            for stage in self._stages(y):
                 self._run_stage(stage, row)
+
+    def _stages(self, y: int) -> Sequence[Stage]:
+        """The stages in an order they may run in: side by side this is any, so both ways are taken, in turns."""
+        stages = self.schedule.stages
+        if self.schedule.execution is Execution.IN_TIME or y // self.schedule.rows % 2:
+            return stages
+        kept = [b.space is Space.REGISTER for b in (s.writes for s in stages)]
+        turned = sorted(range(len(stages)), key=lambda i: (-(i + kept[i]), i))  # a pool stays behind its convolution
+        return [stages[i] for i in turned]
 
     def _run_stage(self, stage: Stage, row: int) -> None:
         """Run a stage for one step of the tile at `row`."""

@@ -12,6 +12,10 @@ one step, whose origin takes the tile's place. A stage makes the last rows of it
 folded keeps the ones before them: row r of the tensor lies in row r modulo extent of the buffer. The walk begins `warm_up`
 steps above the strip, where a stage makes nothing above the first row that the strip needs of it. So no step makes more than
 another, and nothing is computed twice along y within a strip.
+
+In time, the stages of a step run one after another. In space they run side by side: each works on what those it reads from
+have made in the steps before, so its boxes lie as many steps higher, and the walk goes on `drain` rows below the strip until
+the last stage has come to its end. All buffers in scratch are line buffers then.
 """
 
 from __future__ import annotations
@@ -64,7 +68,7 @@ class Overlap(Enum):
 
 
 class Execution(Enum):
-    """Stages one after another by all threads, or side by side by a group of warps each."""
+    """Stages of a tile or a step one after another, or those of a step side by side, each behind those it reads from."""
 
     IN_TIME = "in time"
     IN_SPACE = "in space"
@@ -258,9 +262,14 @@ class Schedule:
         """Rows of the output that are made at a time: those of a step, or of the whole tile."""
         return self.tile.height if self.step is None else self.step
 
+    @property
+    def drain(self) -> int:
+        """Rows of the output by which the last stage lies behind: what a strip is walked down below its end."""
+        return -self.stages[-1].footprint.y.offset if self.execution is Execution.IN_SPACE else 0
+
     def steps(self, y: int, height: int) -> range:
-        """First rows of the steps that the tile at row `y` of an output of `height` rows takes, its warm-up included."""
-        return range(y - self.warm_up * self.rows, min(y + self.tile.height, height), self.rows)
+        """First rows of the steps that the tile at row `y` of an output of `height` rows takes, warm-up and drain included."""
+        return range(y - self.warm_up * self.rows, min(y + self.tile.height, height) + self.drain, self.rows)
 
     def fresh(self, stage: Stage) -> int:
         """Rows that a stage makes in a step, the last ones of its box: of a tile all of them."""

@@ -48,6 +48,7 @@ def verify(schedule: Schedule, device: ScratchLimit | None = None) -> None:
         _check_start(schedule, stage)
         for position, read in enumerate(stage.reads):
             _check_claim(stage, read)
+            _check_turn(schedule, stage, read)
             _check_needs(schedule, stage, position)
             _check_padding(stage, read)
     _check_registers(schedule)
@@ -62,12 +63,15 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _check_form(schedule: Schedule) -> None:
-    """Only what the rest of this module has rules for passes: stages in time, tiles or strips walked down along y."""
+    """Only what the rest of this module has rules for passes: tiles, or strips walked down along y, in time or in space."""
     chain, folded = schedule.chain, [b for b in schedule.buffers if b.fold is not None]
     reused = {axis for axis, overlap in schedule.overlap.items() if overlap is Overlap.REUSE}
     strange = [b.name for b in folded if b.fold not in reused or b.fold is not L.Axis.Y or b.space is not Space.SCRATCH]
     _require(not strange, f"{chain}: {', '.join(strange)} cannot be folded")
-    _require(schedule.execution is Execution.IN_TIME, f"{chain}: only stages in time can be verified")
+    if schedule.execution is Execution.IN_SPACE:
+        unfolded = [b.name for b in schedule.buffers if b.space is Space.SCRATCH and b.fold is None]
+        _require(schedule.step is not None and not unfolded and schedule.drain % schedule.rows == 0,
+                 f"{chain}: stages side by side pass rows through line buffers, step by step")
     _require((L.Axis.Y in reused) == (schedule.step is not None),
              f"{chain}: overlap along y and the step {schedule.step} disagree")
     _require(L.Axis.X not in reused or (L.Axis.Y in reused and schedule.stages[-1].footprint.x.scale == 0),
@@ -118,7 +122,8 @@ def _check_tile(schedule: Schedule) -> None:
         one_tile = size is not None and extent >= size
         _require(not (one_tile and name == "y" and schedule.step), f"{schedule.chain}: a step of {extent} covers the image")
         wanted = range(size) if one_tile and size is not None else range(extent)
-        _require(box.extent is not None and span_at(box, 0, 0) == wanted and box.scale == (0 if one_tile else 1),
+        origin = schedule.drain if name == "y" else 0
+        _require(box.extent is not None and span_at(box, origin, 0) == wanted and box.scale == (0 if one_tile else 1),
                  f"{schedule.chain}: writes {name} {box} for the tile {tile} of {shape}")
     for buffer, box in _all_boxes(schedule):
         for name, extent in zip(AXES, extents, strict=True):
@@ -176,6 +181,17 @@ def _check_claim(stage: Stage, read: Read) -> None:
         _require(claimed.scale == held.scale, f"{place} moves at another rate than the buffer's {held}")
         _require(held.extent is None or within(span_at(claimed, 0, 0), span_at(held, 0, 0)),
                  f"{place} is not inside the buffer's {held}")
+
+
+def _check_turn(schedule: Schedule, stage: Stage, read: Read) -> None:
+    """Side by side, a stage reads no row that is made in the same step, but what it takes from registers."""
+    if schedule.execution is Execution.IN_TIME or read.buffer.space is not Space.SCRATCH:
+        return
+    claimed, held = read.footprint.y, read.buffer.footprint.y
+    maker = next(s for s in schedule.stages if s.writes is read.buffer)
+    made = held.offset + (held.extent or 0) - schedule.fresh(maker)
+    asked = claimed.offset + (claimed.extent or 0)
+    _require(asked <= made, f"{stage.name}: reads row {asked - 1} of {read.buffer.name} in the step that makes it")
 
 
 def _check_needs(schedule: Schedule, stage: Stage, position: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from fusec.graph import layers as L
-from fusec.schedule.ir import Buffer, Layout, Schedule, Space, Stage
+from fusec.schedule.ir import Buffer, Execution, Layout, Schedule, Space, Stage
 from fusec.targets import fragments as F
 from fusec.targets import geometry as G
 from fusec.targets.base import Call, MappedKernel, Staging
@@ -50,6 +50,7 @@ class _MatrixMapper(CudaMapper):
         self.core = ("ptx.cuh", f"{device.dtype}.cuh", "core.cuh", "planes.cuh")
         self.fragments: dict[Stage, F.Block] = {}
         self._resident: frozenset[Stage] = frozenset()
+        self._dealt = 0  # tasks of the stages before that run side by side with the next
 
     def is_dense(self, stage: Stage) -> bool:
         return False
@@ -130,6 +131,7 @@ class _MatrixMapper(CudaMapper):
         numbers: G.Numbers = G.window_numbers(stage, stage.reads[0]) | {
             "GROUP_IN": self.input_channels(stage), "FRAGMENTS": block.fragments, "BLOCK_Y": block.rows,
             "BLOCK_C": block.groups, "WEIGHT_PITCH": 32 * groups, "UNROLL": F.unrolled(work.steps, body),
+            "TURN": self._deal(stage),
             "REUSED": str(block.reused).lower(), "FEW": str(few).lower(), "BIAS": str(bias is not None).lower()}
         home = f"params + {weights}"
         if stage in self._resident:
@@ -137,6 +139,16 @@ class _MatrixMapper(CudaMapper):
             self.staging.append(Staging(self.scratch, weights, words))
             self.scratch += 4 * words // self.device.element
         return numbers, (f"reinterpret_cast<const uint2*>({home})", f"params + {bias or 0}")
+
+    def _deal(self, stage: Stage) -> int:
+        """Where a stage's tasks begin among those of the stages that run side by side with it."""
+        if self.schedule.execution is Execution.IN_TIME:
+            return 0
+        turn = self._dealt % (self.threads // 32)
+        after = self.schedule.stages[self.schedule.stages.index(stage) + 1:][:1]
+        pool = after[0] if stage.writes.space is Space.REGISTER else None
+        self._dealt += F.tasks(self._matrix_work(stage, pool), self.fragments[stage])
+        return turn
 
     def stage(self, index: int, stage: Stage) -> tuple[Call, ...]:
         if stage.node is None and self._copies_planes(stage):
@@ -152,7 +164,8 @@ class _MatrixMapper(CudaMapper):
         planes = all(b.layout is Layout.NC8HW8 and b.footprint.c == stage.footprint.c for b in buffers)
         whole = stage.footprint.c.offset == 0 and (stage.footprint.c.scale * self.schedule.tile.channels) % 8 == 0
         return stage.node is not None and isinstance(stage.node.layer, L.Add | L.Activation) and planes and whole \
-            and len({self.shape(b).channels for b in buffers}) == 1
+            and len({self.shape(b).channels for b in buffers}) == 1 \
+            and self.schedule.chain.graph.sized_by(stage.node) == stage.node.inputs  # none is one pixel for all
 
     def _copies_planes(self, stage: Stage) -> bool:
         """Whether a load moves whole planes from device memory into scratch, zeros outside the image."""

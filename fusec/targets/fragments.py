@@ -73,6 +73,12 @@ class Block:
         return 4 * self.fragments * self.rows * self.groups
 
 
+def tasks(work: Work, block: Block) -> int:
+    """Pieces of the stage, one for a warp at a time."""
+    columns, rows = (8, 1) if work.pooled else (16 * block.fragments, block.rows)
+    return ceil(work.columns / columns) * ceil(work.rows / rows) * (work.groups // block.groups)
+
+
 def _divisors(n: int, most: int) -> list[int]:
     return [d for d in range(1, min(n, most) + 1) if n % d == 0]
 
@@ -112,8 +118,7 @@ class Estimate:
 def estimate(work: Work, block: Block, threads: int) -> Estimate:
     """Cycles of one stage of one block of threads."""
     turns = work.pool_y // block.rows if work.pooled else 1  # of a task
-    columns, rows = (8, 1) if work.pooled else (16 * block.fragments, block.rows)
-    tasks = ceil(work.columns / columns) * ceil(work.rows / rows) * (work.groups // block.groups)
+    count = tasks(work, block)
     filter_rows = 1 if work.few else work.kernel_y
     loads = work.steps * _rows_loaded(work, block) * block.fragments * turns
     weights = work.steps * filter_rows * block.groups * turns
@@ -121,9 +126,9 @@ def estimate(work: Work, block: Block, threads: int) -> Estimate:
     gathered = work.few or work.direct
     instructions = products + loads * (GATHER if gathered else 2.0) + 1.5 * weights + STORE * block.sums / 2 * turns + 40
     scratch = loads * (8.0 if gathered else FRAGMENT_LOAD) + weights * WEIGHT_LOAD + block.sums / 2
-    throughput = tasks * max(products * PRODUCT, scratch, instructions / 4)
+    throughput = count * max(products * PRODUCT, scratch, instructions / 4)
     warps = threads // 32
-    active, rounds = min(tasks, warps), ceil(tasks / warps)
+    active, rounds = min(count, warps), ceil(count / warps)
     alone = products * PRODUCT * 4 / max(1, min(4, active)) + instructions + work.steps * turns * LATENCY
     shared = max(ceil(active / 4) * max(products * PRODUCT * 4, instructions), active * scratch)
     return Estimate(throughput, rounds * max(alone, shared) + BARRIER)

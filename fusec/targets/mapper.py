@@ -16,7 +16,7 @@ from fusec.errors import InternalError
 from fusec.graph import layers as L
 from fusec.graph.graph import Array
 from fusec.graph.shapes import Shape, sized_by
-from fusec.schedule.ir import Buffer, Read, Schedule, Space, Stage
+from fusec.schedule.ir import Buffer, Execution, Read, Schedule, Space, Stage
 from fusec.targets import geometry as G
 from fusec.targets.base import BufferCode, Call, MappedKernel, Packer, Struct
 from fusec.targets.device import Device
@@ -32,7 +32,7 @@ class Mapper(ABC):
 
     libraries: dict[str, str]  # library function -> file
     core: tuple[str, ...]  # the files every kernel needs
-    activations: str  # the file of the activations that are not in it
+    activations: str  # the file of the activations that are not in them
     align: int  # elements every weight array starts at a multiple of
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
@@ -45,7 +45,9 @@ class Mapper(ABC):
         """Map every stage; to be called once."""
         schedule, chain = self.schedule, self.schedule.chain
         calls = tuple(self.all_calls())
-        if schedule.step is None:  # else the next step writes what this one's last call may still read
+        if schedule.execution is Execution.IN_SPACE:  # nothing that is made in a step is read in it
+            calls = tuple(replace(c, barrier=i == len(calls) - 1) for i, c in enumerate(calls))
+        elif schedule.step is None:  # else the next step writes what this one's last call may still read
             calls = (*calls[:-1], replace(calls[-1], barrier=False))
         more = (self.activations,) if any(beyond_core(s.node) for s in schedule.stages) else ()
         libraries = tuple(dict.fromkeys((*self.core, *more, *(self.libraries[c.function] for c in calls))))

@@ -32,7 +32,15 @@ struct Task {
     y = R::ROW + (row < last ? row : last);
     group = task / (X * Y) * BLOCK_C;
   }
+  __device__ __forceinline__ bool owns(int row) const { return R::ROWS % BLOCK_Y == 0 || row >= own; }
 };
+
+// A warp's first task: the tasks of stages that run side by side are dealt out as one row of cards, of which TURN are gone.
+template <int TURN>
+__device__ __forceinline__ int first_task() {
+  const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  return TURN == 0 ? warp : (warp + warps - TURN % warps) % warps;
+}
 
 // Weights of BLOCK_C groups of channels: a lane's two registers of each.
 template <class S>
@@ -258,7 +266,7 @@ __device__ __forceinline__ void conv2d_mma(const Out& out, const float* __restri
   fill_border<S>(out);
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
-  for (int task = threadIdx.x / 32; task < Piece::COUNT; task += blockDim.x / 32) {
+  for (int task = first_task<S::TURN>(); task < Piece::COUNT; task += blockDim.x / 32) {
     const Piece piece(task);
     if (!is_made<S>(out, piece.y + S::BLOCK_Y - 1)) continue;
     const auto place = [&](int f, int m) { return Column<S>(piece.column + 16 * f + m); };
@@ -270,18 +278,17 @@ __device__ __forceinline__ void conv2d_mma(const Out& out, const float* __restri
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const auto p = place(f, lane / 4 + 8 * h);
-        if (!p.real) continue;
         const int c = piece.group * 8 + lane % 4 * 2;
         const PairColumn<Out> column(out, p.n, c, p.x, S::INSIDE);
 #pragma unroll
         for (int r = 0; r < S::BLOCK_Y; ++r) {
           const int y = piece.y + r;
-          if (y < piece.own || !is_made<S>(out, y)) continue;
+          const bool kept = p.real && piece.owns(y) && is_made<S>(out, y);
           const bool inside = S::INSIDE || unsigned(out.y0 + y) < unsigned(out.height);
 #pragma unroll
           for (int k = 0; k < S::BLOCK_C; ++k) {
             const int channel = out.c0 + c + 8 * k;
-            column.store(y, inside, k, S::epilogue(sum[f][r][k][2 * h], channel, params),
+            column.store(kept, y, inside, k, S::epilogue(sum[f][r][k][2 * h], channel, params),
                          S::epilogue(sum[f][r][k][2 * h + 1], channel + 1, params));
           }
         }
@@ -299,7 +306,7 @@ __device__ __forceinline__ void conv2d_mma_pool(const Out& out, const float* __r
   fill_border<P>(out);
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
-  for (int task = threadIdx.x / 32; task < Piece::COUNT; task += blockDim.x / 32) {
+  for (int task = first_task<S::TURN>(); task < Piece::COUNT; task += blockDim.x / 32) {
     const Piece piece(task);
     if (!is_made<P>(out, piece.y)) continue;
     const auto place = [&](int f, int m) {
@@ -334,7 +341,7 @@ __device__ __forceinline__ void conv2d_mma_pool(const Out& out, const float* __r
       }
     }
     const Column<P> p(piece.column + lane / 4);
-    if (!p.real || piece.y < piece.own) continue;
+    const bool kept = p.real && piece.owns(piece.y);
     const int c = piece.group * 8 + lane % 4 * 2;
     const PairColumn<Out> column(out, p.n, c, p.x, P::INSIDE);
     const bool inside = P::INSIDE || unsigned(out.y0 + piece.y) < unsigned(out.height);
@@ -347,7 +354,7 @@ __device__ __forceinline__ void conv2d_mma_pool(const Out& out, const float* __r
         const float pool = P::MEAN ? pooled[k][j] / float(P::KERNEL_Y * P::KERNEL_X) : pooled[k][j];
         v[j] = P::epilogue(pool, channel + j, params);
       }
-      column.store(piece.y, inside, k, v[0], v[1]);
+      column.store(kept, piece.y, inside, k, v[0], v[1]);
     }
   }
 }

@@ -64,6 +64,7 @@ struct Scratch {
 template <class T, int CHANNELS, int BLOCK = 1>
 struct Global {
   static constexpr bool IN_SCRATCH = false;
+  static constexpr int ROWS_HELD = 0;
   static constexpr int LANES = BLOCK, DEPTH = CHANNELS, PLANES = (CHANNELS + BLOCK - 1) / BLOCK, SPARE = PLANES * BLOCK - CHANNELS;
   T* data;
   int n0, batch, c0, y0, x0, height, width, first = 0;
@@ -124,8 +125,9 @@ __device__ __forceinline__ Channels<FIRST, Out> channels_from(const Out& out) {
   return Channels<FIRST, Out>{out, out.first};
 }
 
-// The larger of two integers.
+// The larger and the smaller of two integers.
 __device__ __forceinline__ int most(int a, int b) { return a > b ? a : b; }
+__device__ __forceinline__ int least(int a, int b) { return a < b ? a : b; }
 
 __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 

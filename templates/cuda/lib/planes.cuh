@@ -48,8 +48,8 @@ struct PairColumn {
     if constexpr (Out::IN_SCRATCH) at = out.data + out.column_start(n, c, x);
     else inside = inside && out.n0 + n < out.batch;
   }
-  // Store a pair of row y, `group` groups of eight channels on; places behind the last channel get zeros, where there are any.
-  __device__ __forceinline__ void store(int y, bool row_inside, int group, float low, float high) const {
+  // Store a pair of row y, if it is `kept`, `group` groups of eight channels on; places behind the last channel get zeros.
+  __device__ __forceinline__ void store(bool kept, int y, bool row_inside, int group, float low, float high) const {
     const int channel = c + 8 * group;
     if constexpr (Out::LANES == 8) {
       const unsigned padding = rounded_pair(out.padding(), out.padding());
@@ -58,14 +58,17 @@ struct PairColumn {
         const int last = (Out::IN_SCRATCH ? 0 : out.c0) + channel;
         if (last + 1 >= Out::DEPTH) both = last >= Out::DEPTH ? 0u : both & 0xffffu;
       }
-      if constexpr (Out::IN_SCRATCH) *reinterpret_cast<unsigned*>(at + out.row_start(y) + group * Out::PLANE) = both;
-      else if (inside && row_inside) *reinterpret_cast<unsigned*>(out.data + out.index(n, channel, y, x)) = both;
+      if constexpr (Out::IN_SCRATCH) {
+        if (kept) *reinterpret_cast<unsigned*>(at + out.row_start(y) + group * Out::PLANE) = both;
+      } else if (kept && inside && row_inside) {
+        *reinterpret_cast<unsigned*>(out.data + out.index(n, channel, y, x)) = both;
+      }
     } else if constexpr (Out::IN_SCRATCH) {
       value_t* place = at + out.row_start(y) + 8 * group * Out::PLANE;
-      const bool kept = inside && row_inside;
-      if (channel < Out::DEPTH) place[0] = rounded(kept ? low : out.padding());
-      if (channel + 1 < Out::DEPTH) place[Out::PLANE] = rounded(kept ? high : out.padding());
-    } else if (inside && row_inside) {
+      const bool in_image = inside && row_inside;
+      if (kept && channel < Out::DEPTH) place[0] = rounded(in_image ? low : out.padding());
+      if (kept && channel + 1 < Out::DEPTH) place[Out::PLANE] = rounded(in_image ? high : out.padding());
+    } else if (kept && inside && row_inside) {
       if (out.c0 + channel < Out::DEPTH) out.data[out.index(n, channel, y, x)] = rounded(low);
       if (out.c0 + channel + 1 < Out::DEPTH) out.data[out.index(n, channel + 1, y, x)] = rounded(high);
     }
