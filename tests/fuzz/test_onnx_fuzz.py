@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.fuzz.onnx_fuzz import check, watch
 from tests.fuzz.onnx_mutations import damaged, seeds
 
-COUNT = 1500
+COUNT = 1000
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +32,14 @@ def test_damaged_files_are_refused_or_mean_what_they_say(tmp_path: Path, built: 
     assert said.count("compared") + said.count("built") > COUNT // 20
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(chance=st.randoms(use_true_random=False))
 def test_damage_that_hypothesis_looks_for(built: set[str], chance: random.Random) -> None:
     with tempfile.TemporaryDirectory() as folder:
         check(damaged(chance), Path(folder), built)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(data=st.binary(max_size=300))
 def test_bytes_of_any_kind(built: set[str], data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
