@@ -22,14 +22,15 @@ __all__ = ["compile", "load"]
 
 def compile(network: str | PathLike[str] | LayerGraph, *, target: str = "auto", dtype: str = "float32", fuse: str = "auto",
             weights: str | PathLike[str] | None = None, random_weights: int | None = None, arch: str | None = None,
-            shape: Sequence[int] | None = None, locked: str | PathLike[str] | None = None) -> Model:
+            shape: Sequence[int] | None = None, locked: str | PathLike[str] | None = None,
+            from_: str | Sequence[str] = (), to: str | Sequence[str] = ()) -> Model:
     """Compile a network in memory.
 
     Parameters
     ----------
     network
-        Path of a description, the name of a shipped network ("lenet5"), or a LayerGraph; its weights are NumPy arrays, and
-        checked like those of a file.
+        Path of a description or of an ONNX file, the name of a shipped network ("lenet5"), or a LayerGraph; its weights are
+        NumPy arrays, and checked like those of a file.
     target
         "cpu", "cuda", or "auto": the GPU where there is one, else the CPU; `model.program.target` says which it was.
     dtype
@@ -49,6 +50,8 @@ def compile(network: str | PathLike[str] | LayerGraph, *, target: str = "auto", 
         usual sizes when left out. The model takes any other size all the same.
     locked
         A lockfile that `fusec tune` wrote, whose schedules are made in place of the cost model's.
+    from_, to
+        Of an ONNX file: tensors to begin and end at, in place of the network's inputs and outputs.
 
     Returns
     -------
@@ -67,11 +70,13 @@ def compile(network: str | PathLike[str] | LayerGraph, *, target: str = "auto", 
     from pathlib import Path
 
     from fusec.graph.graph import LayerGraph as Graph
+    from fusec.graph.onnx.cut import Cut
     from fusec.pipeline import compile_network
 
     return compile_network(network if isinstance(network, Graph) else Path(network), target=target, dtype=dtype, fuse=fuse,
                            weights=None if weights is None else Path(weights), random_weights=random_weights, arch=arch,
-                           shape=shape, locked=None if locked is None else Path(locked))
+                           shape=shape, locked=None if locked is None else Path(locked),
+                           cut=Cut(*((names,) if isinstance(names, str) else tuple(names) for names in (from_, to))))
 
 
 def load(directory: str | PathLike[str]) -> Model:

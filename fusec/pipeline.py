@@ -31,6 +31,8 @@ from fusec.graph.find_weights import Description, Missing, with_weights
 from fusec.graph.graph import LayerGraph
 from fusec.graph.limits import MAX_BATCH, MAX_EXTENT, whole
 from fusec.graph.locate import find_graph
+from fusec.graph.onnx.cut import Cut
+from fusec.graph.read_onnx import SUFFIX, read_onnx
 from fusec.graph.read_yaml import read_description
 from fusec.graph.show import show_graph
 from fusec.graph.simplify import Simplified, simplify
@@ -57,6 +59,7 @@ from fusec.targets.device import Device, device_for_arch, device_for_gpu, host, 
 
 Shape4 = tuple[int, int, int, int]
 
+WHOLE = Cut()
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +93,27 @@ class Generated:
 
 
 def read(network: str | Path | LayerGraph, *, weights: str | Path | None = None, random_weights: int | None = None,
-         missing: Missing = "refuse", drawn: Callable[[int], None] | None = None) -> LayerGraph:
-    """Step 1: a network with its weights, of a description or a graph; its options are `find_weights.with_weights`'s."""
+         missing: Missing = "refuse", drawn: Callable[[int], None] | None = None, cut: Cut = WHOLE) -> LayerGraph:
+    """Step 1: a network with its weights, of a description, an ONNX file or a graph; options as in `with_weights`.
+
+    `cut` is for ONNX files: the tensors to begin and end at.
+    """
     with debug.timed("read"):
-        described = Description(network, None, "", network.name) if isinstance(network, LayerGraph) \
-            else read_description(find_graph(network))
+        described = _described(network, cut)
         return with_weights(described, weights=None if weights is None else Path(weights), random_weights=random_weights,
                             missing=missing, drawn=drawn)
+
+
+def _described(network: str | Path | LayerGraph, cut: Cut) -> Description:
+    path = None if isinstance(network, LayerGraph) else find_graph(network)
+    if path is not None and path.suffix.lower() == SUFFIX:
+        return read_onnx(path, cut)
+    if cut:
+        raise InputError("only a network in an ONNX file can be cut at its tensors",
+                         hint="leave layers out of the description instead")
+    if isinstance(network, LayerGraph):
+        return Description(network, None, "", network.name)
+    return read_description(find_graph(network))
 
 
 def plan(graph: LayerGraph, device: Device, fuse: str = "auto", shape: Shape4 | None = None,
@@ -189,7 +206,7 @@ def build_and_link(generated: Generated, progress: Progress | None = None) -> Mo
 
 def compile_network(network: str | Path | LayerGraph, *, target: str = "auto", dtype: str = "float32", fuse: str = "auto",
                     weights: str | Path | None = None, random_weights: int | None = None, arch: str | None = None,
-                    shape: Sequence[int] | None = None, locked: str | Path | None = None,
+                    shape: Sequence[int] | None = None, locked: str | Path | None = None, cut: Cut = WHOLE,
                     progress: Progress | None = None) -> Model:
     """All eight steps. See `fusec.compile`."""
     device = choose_device(target, dtype, arch)
@@ -197,7 +214,7 @@ def compile_network(network: str | Path | LayerGraph, *, target: str = "auto", d
         other = "shape" if fuse == "auto" else "fuse"
         raise InputError(f"a lockfile decides what is planned, so {other} cannot be given", hint="leave one of them out")
     sizes = None if shape is None else check_shape(shape)
-    graph = read(network, weights=weights, random_weights=random_weights)
+    graph = read(network, weights=weights, random_weights=random_weights, cut=cut)
     return build_and_link(generate(plan(graph, device, fuse, sizes, None if locked is None else Path(locked))), progress)
 
 

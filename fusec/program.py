@@ -97,4 +97,5 @@ def _tensor_rule(graph: LayerGraph, name: str) -> TensorRule:
         fixed = [() if v is None else ((0, v, 1),) for v in (shape.height, shape.width)]
         return TensorRule(name, shape.channels, None, fixed[0], fixed[1])
     height, width = (size_rule(node.layer, a).terms for a in L.Axis)
-    return TensorRule(name, shape.channels, node.inputs[0], height, width, node.inputs[1:])
+    source, *same = graph.sized_by(node)
+    return TensorRule(name, shape.channels, source, height, width, tuple(same))

@@ -201,6 +201,10 @@ def avg_pool(b: Builder, t: Tensor) -> Tensor | None:
     return b.add(layer, [t], None, t.units * area, t.bits + area.bit_length() - 1)
 
 
+def global_max_pool(b: Builder, t: Tensor) -> Tensor | None:
+    return b.add(L.GlobalMaxPool2d(), [t])
+
+
 def relu(b: Builder, t: Tensor) -> Tensor | None:
     return b.add(L.Relu(), [t])
 
@@ -218,6 +222,24 @@ def clip(b: Builder, t: Tensor) -> Tensor | None:
     """Bounds above zero too: padding must not be clipped to them."""
     low, high = b.pick((0, 6), (-2, 3), (1, 5), (-4, -1))
     return b.add(L.Clip(low, high), [t], None, max(abs(low), abs(high)) << t.bits)
+
+
+def hard_sigmoid(b: Builder, t: Tensor) -> Tensor | None:
+    """From 0 to 1 in steps of a quarter of the input's."""
+    return b.add(L.HardSigmoid(0.25, 0.5), [t], None, t.units + (4 << t.bits), t.bits + 2)
+
+
+def sign(b: Builder, t: Tensor) -> Tensor | None:
+    return b.add(b.pick(L.Neg(), L.Abs()), [t])
+
+
+def power(b: Builder, t: Tensor) -> Tensor | None:
+    """Products; in floating networks anything, of values from 0 to 1."""
+    if not b.exact:
+        small = b.add(L.Sigmoid(), [t])
+        return b.add(b.pick(L.Power(3), L.Sqrt(), L.Power(0.5), L.Power(1.7), L.Exp()), [small]) if small else None
+    factors = b.pick(2, 1, 3, 0)
+    return b.add(L.Power(factors), [t], None, t.units**factors, t.bits * factors)
 
 
 def channel_affine(b: Builder, t: Tensor) -> Tensor | None:
@@ -243,6 +265,43 @@ def identity(b: Builder, t: Tensor) -> Tensor | None:
 
 def upsample(b: Builder, t: Tensor) -> Tensor | None:
     return b.add(L.Upsample((b.pick(2, 1, 3), b.pick(2, 1, 3))), [t])
+
+
+def upsample_linear(b: Builder, t: Tensor) -> Tensor | None:
+    """In exact networks by powers of two: the weights along an axis are halves or quarters of an output pixel."""
+    factors = (2, 1, 4) if b.exact else (2, 1, 3, 4, 5)
+    layer = L.Upsample((b.pick(*factors), b.pick(*factors)), "linear", b.pick("half_pixel", "asymmetric"))
+    finer = sum(f.bit_length() for f in layer.factor if f > 1)
+    return b.add(layer, [t], None, 2 * t.units << finer, t.bits + finer)
+
+
+def space_to_depth(b: Builder, t: Tensor) -> Tensor | None:
+    """Of a tensor made large enough."""
+    block = b.pick(2, 3)
+    if t.shape.channels * block**2 > 140:
+        return None
+    if t.side(L.Axis.Y) % block or t.side(L.Axis.X) % block:
+        large = b.add(L.Upsample((block, block)), [t])
+        if large is None:
+            return None
+        t = large
+    return b.add(L.SpaceToDepth(block), [t])
+
+
+def slice_channels(b: Builder, t: Tensor) -> Tensor | None:
+    start = b.draw(st.integers(0, t.shape.channels - 1))
+    return b.add(L.SliceChannels(start, b.draw(st.integers(start + 1, t.shape.channels)), b.pick(1, 1, 2, 3)), [t])
+
+
+def crop(b: Builder, t: Tensor) -> Tensor | None:
+    return b.add(L.Crop(*(b.pick(0, 1, 3) for _ in range(4))), [t])
+
+
+def pad(b: Builder, t: Tensor) -> Tensor | None:
+    """At times zeros in front of what takes them in."""
+    value = b.pick(0, 0, 2, -3)
+    padded = b.add(L.Pad(L.Padding(*(b.pick(0, 1, 2) for _ in range(4))), value), [t], None, max(t.units, abs(value) << t.bits))
+    return b.pick(conv, avg_pool)(b, padded) if padded and b.chance(2) else padded
 
 
 def depth_to_space(b: Builder, t: Tensor) -> Tensor | None:
@@ -271,25 +330,65 @@ def flatten(b: Builder, t: Tensor) -> Tensor | None:
     return b.add(L.Flatten(), [t]) if b.pinned and t.shape.elements <= 256 else None
 
 
-def join(b: Builder, t: Tensor) -> Tensor | None:
-    """Adds, multiplies or concatenates `t` with earlier tensors it fits, or with a branch grown for it."""
-    layer = b.pick(L.Add(), L.Concat(), L.Mul())
+def concat(b: Builder, t: Tensor) -> Tensor | None:
+    """Joins `t` to an earlier tensor of its height and width, or to a branch grown for it."""
     sides = (t.shape.height, t.shape.width)
-    fits = [u for u in b.tensors if u.shape == t.shape] if not isinstance(layer, L.Concat) \
-        else [u for u in b.tensors if (u.shape.height, u.shape.width) == sides and u.shape.channels + t.shape.channels <= 140]
+    fits = [u for u in b.tensors if (u.shape.height, u.shape.width) == sides and u.shape.channels + t.shape.channels <= 140]
+    inputs = _pair(b, t, fits)
+    return b.add(L.Concat(), inputs, None, max(_aligned(inputs)), _bits(inputs)) if inputs else None
+
+
+def join(b: Builder, t: Tensor) -> Tensor | None:
+    """`t` and another tensor of its shape, or of one channel or one pixel, elementwise."""
+    layer = b.pick(L.Add(), L.Mul(), L.Sub(), L.Min(), L.Max(), *(() if b.exact else (L.Div(),)))
+    if b.chance(3):
+        other = b.pick(_one_channel, _one_pixel)(b, t)
+        inputs = _ordered(b, t, other) if other else None
+    else:
+        inputs = _pair(b, t, [u for u in b.tensors if u.shape == t.shape])
+    if inputs is None:
+        return None
+    if isinstance(layer, L.Div):
+        positive = b.add(L.Softplus(), [inputs[1]])
+        below = b.add(L.HardSigmoid(1.0, 0.1), [positive]) if positive else None  # 0.1 to 1
+        return b.add(layer, [inputs[0], below]) if below else None
+    if isinstance(layer, L.Mul):
+        return b.add(layer, inputs, None, inputs[0].units * inputs[1].units, inputs[0].bits + inputs[1].bits)
+    units = _aligned(inputs)
+    return b.add(layer, inputs, None, sum(units) if isinstance(layer, L.Add | L.Sub) else max(units), _bits(inputs))
+
+
+def _one_channel(b: Builder, t: Tensor) -> Tensor | None:
+    return _mixed(b, L.Conv2d((1, 1), out_channels=1), t)
+
+
+def _one_pixel(b: Builder, t: Tensor) -> Tensor | None:
+    """As many channels as `t` has, or one, behind a global pool: what squeezes and excites."""
+    pooled = b.add(L.GlobalMaxPool2d(), [t])
+    return _mixed(b, L.Conv2d((1, 1), out_channels=b.pick(t.shape.channels, 1)), pooled) if pooled and b.chance(2) else pooled
+
+
+def _pair(b: Builder, t: Tensor, fits: Sequence[Tensor]) -> list[Tensor] | None:
+    """`t` with one of those that fit, at times itself, or with a branch grown for it."""
     others = [u for u in fits if u != t]
     if b.chance(8) and t in fits:
         other: Tensor | None = t
     else:
         other = b.pick(*others) if others and not b.chance(2) else same_conv(b, t)
-    if other is None:
-        return None
-    inputs = [t, other] if not b.chance(2) else [other, t]
-    bits = max(u.bits for u in inputs)
-    aligned = [u.units << (bits - u.bits) for u in inputs]
-    if isinstance(layer, L.Mul):
-        return b.add(layer, inputs, None, t.units * other.units, t.bits + other.bits)
-    return b.add(layer, inputs, None, sum(aligned) if isinstance(layer, L.Add) else max(aligned), bits)
+    return _ordered(b, t, other) if other else None
+
+
+def _ordered(b: Builder, t: Tensor, other: Tensor) -> list[Tensor]:
+    return [t, other] if not b.chance(2) else [other, t]
+
+
+def _bits(inputs: Sequence[Tensor]) -> int:
+    return max(u.bits for u in inputs)
+
+
+def _aligned(inputs: Sequence[Tensor]) -> list[int]:
+    """The inputs' bounds in units of the finest of them."""
+    return [u.units << (_bits(inputs) - u.bits) for u in inputs]
 
 
 def _plain(*choices: L.Layer) -> Grow:
@@ -301,6 +400,9 @@ def local_response_norm(b: Builder, t: Tensor) -> Tensor | None:
 
 
 KINDS: tuple[Grow, ...] = (conv, relu, conv, max_pool, conv, avg_pool, leaky_relu, prelu, clip, conv_transpose, upsample,
-                           depth_to_space, linear, channel_affine, batch_norm, identity, flatten)
-FLOATING: tuple[Grow, ...] = (_plain(L.Sigmoid(), L.Tanh(), L.Silu()), _plain(L.GlobalAvgPool2d()), _plain(L.Softmax()),
-                              local_response_norm)
+                           depth_to_space, linear, channel_affine, batch_norm, identity, flatten, hard_sigmoid, sign, power,
+                           global_max_pool, upsample_linear, space_to_depth, slice_channels, crop, pad)
+SMOOTH = (L.Sigmoid(), L.Tanh(), L.Silu(), L.Elu(0.7), L.Selu(), L.HardSwish(), L.Softplus(), L.Gelu(), L.Gelu("tanh"),
+          L.Mish())
+FLOATING: tuple[Grow, ...] = (_plain(*SMOOTH), _plain(*SMOOTH), _plain(L.GlobalAvgPool2d()),
+                              _plain(L.Softmax(), L.LogSoftmax()), local_response_norm)

@@ -20,7 +20,7 @@ from fusec.errors import InputError
 from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph, Node
 from fusec.graph.shapes import size_rule
-from tests.growth import FLOATING, IMAGE_BOUND, KINDS, MAX_SIDE, Builder, join, relu
+from tests.growth import FLOATING, IMAGE_BOUND, KINDS, MAX_SIDE, Builder, concat, join, relu
 
 EXTENTS = (1, 2, 3, 4, 5, 7, 8, 11, 13, 16, 17, 23, 29, 31, 32, 37)
 
@@ -36,7 +36,7 @@ def _graphs(draw: st.DrawFn, *, exact: bool, max_layers: int, dags: bool, max_ch
     height, width = (draw(_extents(max_extent)) for _ in L.Axis)
     for _ in range(2 if dags and b.chance(5) else 1):
         assert b.add(L.Input(b.channels(), height, width), (), None, IMAGE_BOUND, 0)
-    kinds = KINDS + (() if exact else FLOATING) + ((join,) * 4 if dags else ())
+    kinds = KINDS + (() if exact else FLOATING) + ((join, concat, join, concat, join) if dags else ())
     for _ in range(draw(st.integers(1, max_layers), label="layers")):
         start = b.pick(*b.tensors) if dags and b.chance(4) else b.tensors[-1]
         b.pick(*kinds)(b, start)
@@ -54,7 +54,8 @@ def _finished(b: Builder, pinned: bool, many: bool) -> LayerGraph:
                  if isinstance(n.layer, L.Input) else n for n in nodes]
     try:
         graph = LayerGraph("random", nodes)
-    except InputError:  # a global pool was joined to a tensor that is one pixel large at this size only: it stays as built
+        graph.sizes(*(b.tensors[0].side(axis) for axis in L.Axis))
+    except InputError:  # something was joined to a tensor that is one pixel large at this size only: it stays as built
         nodes = b.nodes
         graph = LayerGraph("random", nodes)
     read = {i for n in nodes for i in n.inputs}
@@ -106,9 +107,9 @@ def _fits(graph: LayerGraph, axis: L.Axis, extent: int) -> bool:
         if isinstance(node.layer, L.Input):
             extents[node.name] = (node.layer.height if axis is L.Axis.Y else node.layer.width) or extent
             continue
-        first = extents[node.inputs[0]]
+        first, *others = (extents[i] for i in graph.sized_by(node))
         made = size_rule(node.layer, axis)(first)
-        if any(extents[i] != first for i in node.inputs) or not 1 <= made <= MAX_SIDE:
+        if any(other != first for other in others) or not 1 <= made <= MAX_SIDE:
             return False
         extents[node.name] = made
     return True

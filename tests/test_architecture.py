@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "fusec.program": ("fusec.graph", "fusec.schedule", "fusec.plan.search", "fusec.targets", "fusec.runtime.program"),
     "fusec.pipeline": ("fusec.program", "fusec.graph", "fusec.plan", "fusec.schedule", "fusec.targets", "fusec.emit",
                        "fusec.runtime", "fusec.debug"),
+    "fusec.onnx_backend": ("fusec.pipeline", "fusec.graph", "fusec.runtime"),
     "fusec.tuning": ("fusec.tuning", "fusec.pipeline", "fusec.plan", "fusec.schedule", "fusec.graph", "fusec.targets.device",
                      "fusec.runtime", "fusec.debug"),
     "fusec.cli": ("fusec",),

@@ -65,7 +65,7 @@ def test_metadata(wheel: dict[str, bytes]) -> None:
     metadata = message_from_bytes(wheel["fusec-0.1.0.dist-info/METADATA"])
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert {"cuda12", "cuda13", "cc", "onnx", "image", "dev"} == set(metadata.get_all("Provides-Extra") or ())
+    assert {"cuda12", "cuda13", "cc", "onnx", "image", "video", "dev"} == set(metadata.get_all("Provides-Extra") or ())
     heavy = [r for r in metadata.get_all("Requires-Dist") or () if "extra ==" not in r
              and r.lower().startswith(("cupy", "torch", "onnx", "nvidia", "zig"))]
     assert heavy == []

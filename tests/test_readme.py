@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from fusec.cli import cli
 from fusec.graph.locate import shipped_graphs
 from fusec.graph.read_yaml import read_description
+from tests.onnx_models import model, node, saved
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -30,14 +31,15 @@ def test_the_description_can_be_read(tmp_path: Path) -> None:
 
 
 def test_the_commands_work_on_the_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run as they stand, in a folder with the description under the name its first line says."""
+    """Run as they stand, in a folder with an ONNX file, and the description under the name its first line says."""
     [text] = blocks("yaml")
     name = text.splitlines()[0].removeprefix("# ")
     (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FUSEC_CACHE", str(tmp_path / "cache"))
     commands = [line.split()[1:] for block in blocks("sh") for line in block.splitlines() if line.startswith("fusec ")]
-    assert [words[:2] for words in commands] == [["plan", name], ["compile", name]]
+    saved(model([node("Relu", ["x"], ["y"])]), tmp_path, "model.onnx")
+    assert [words[:2] for words in commands] == [["plan", name], ["compile", name], ["compile", "model.onnx"]]
     for words in commands:
         result = CliRunner().invoke(cli, words, prog_name="fusec")
         assert result.exit_code == 0, result.stderr

@@ -26,6 +26,7 @@ COMMANDS = {
     "bench": "Time fused kernels against layer by layer and the reference.",
     "tune": "Measure schedules on this machine and write the fastest as a lockfile.",
     "compare": "Find the first layer whose values differ from the reference.",
+    "convert": "Write a network as a description, with its weights beside it.",
     "doctor": "Say what this machine has and lacks.",
     "cache": "Look after the compiled kernels kept on disk.",
 }
@@ -66,8 +67,8 @@ class Commands(click.Group):
 def cli() -> None:
     """Plans, generates, compiles and runs fused kernels for convolutional networks.
 
-    A network is the path of a description, or the name of one that ships with fusec, such as lenet5. Each command has a --help
-    of its own, and --json for a result that programs can read.
+    A network is the path of a description or of an ONNX file, or the name of one that ships with fusec, such as lenet5. Each
+    command has a --help of its own, and --json for a result that programs can read.
     """
 
 

@@ -23,6 +23,7 @@ from fusec.cli.tolerances import CLOSE
 from fusec.errors import AccuracyError
 from fusec.graph import reference
 from fusec.graph.graph import LayerGraph
+from fusec.graph.onnx.cut import Cut
 from fusec.plan.cost import Nominal, nominal_for
 from fusec.runtime.elements import widened
 from fusec.targets.device import DTYPES, Device
@@ -59,9 +60,10 @@ class Reference:
 @click.option("--repeat", type=click.IntRange(1, 100_000), metavar="ROUNDS",
               help="Rounds to time; as many as take about five seconds when left out.")
 @options.weights
+@options.part
 @options.JSON
 def command(network: str, batch: int | None, shape: Shape4 | None, target: str, dtype: str, repeat: int | None,
-            weights: Path | None, random_weights: int | None, as_json: bool) -> None:
+            weights: Path | None, random_weights: int | None, cut: Cut, as_json: bool) -> None:
     """Time fused kernels against layer by layer and the reference.
 
     Builds the network as --fuse auto, none and all would (the last only where it differs), checks that all results agree bit
@@ -73,7 +75,7 @@ def command(network: str, batch: int | None, shape: Shape4 | None, target: str, 
     options.only_one(batch=batch, shape=shape)
     options.only_one(weights=weights, random_weights=random_weights)
     device = pipeline.choose_device(target, dtype)
-    graph, seed = read_network(network, weights, random_weights)
+    graph, seed = read_network(network, weights, random_weights, cut)
     sizes = sizes_to_run(graph, batch, shape, nominal_for(graph))
     inputs = random_inputs(graph, sizes, dtype)
     check_fit(graph, device, tuple(inputs.values()))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,23 @@ from fusec.cli.building import device_in_words, finish
 from fusec.cli.layerwise import layerwise, tensor_of
 from fusec.cli.networks import check_fit, read_network, sizes_to_run
 from fusec.cli.options import Shape4
+from fusec.cli.ort import need_onnxruntime, run_onnxruntime
 from fusec.cli.output import extents, facts, line, plural, print_json, table
 from fusec.cli.progress import Progress
-from fusec.errors import AccuracyError, InternalError
+from fusec.errors import AccuracyError, InputError, InternalError
 from fusec.graph import reference
 from fusec.graph.graph import LayerGraph
+from fusec.graph.locate import find_graph
+from fusec.graph.onnx.cut import Cut
+from fusec.graph.read_onnx import SUFFIX
 from fusec.plan.cost import OPEN_HEIGHT, Nominal, nominal_for
 from fusec.runtime.elements import widened
 from fusec.runtime.model import Model
 from fusec.tuning.inputs import random_inputs
 from fusec.tuning.whole import results_of
 
+ONNXRUNTIME = "onnxruntime"
+AGAINST = ("reference", ONNXRUNTIME)
 OPEN_SIZE = (160, 240)  # compared at where an image size is open: tiles, and the reference's time, are in mind
 
 Array = NDArray[Any]
@@ -94,10 +101,14 @@ class Difference:
 @click.option("--tolerance", type=click.FloatRange(min=0),
               help="The largest difference allowed, as a part of the tensor's largest value.  [default: "
                    f"{tolerances.in_words()}]")
+@click.option("--against", type=click.Choice(AGAINST), default=AGAINST[0], show_default=True,
+              help="What to compare with: the float64 reference, or, for an ONNX file, onnxruntime.")
 @options.weights
+@options.part
 @options.JSON
 def command(network: str, given: tuple[Path, ...], batch: int | None, shape: Shape4 | None, target: str, dtype: str, fuse: str,
-            tolerance: float | None, weights: Path | None, random_weights: int | None, as_json: bool) -> None:
+            tolerance: float | None, against: str, weights: Path | None, random_weights: int | None, cut: Cut,
+            as_json: bool) -> None:
     """Find the first layer whose values differ from the reference.
 
     Runs the network as it is compiled, and once more with a kernel for each layer (its chain, cut off behind it, so that fused
@@ -105,24 +116,30 @@ def command(network: str, given: tuple[Path, ...], batch: int | None, shape: Sha
     from the reference in all, and what of that is its own: its values against those of a float64 layer that reads what the
     kernel read. The tolerance is for a layer's own difference, and for the whole difference of the network's outputs. Exit code
     4 when one is over. Of half types the input is rounded first, and a layer whose values leave the type's range is named.
+
+    --against onnxruntime compares with what that makes of the ONNX file, in float32 and without its rewriting: there are whole
+    differences only, and the tolerance is for them.
     """
+    if against == ONNXRUNTIME:
+        check_against(network, weights, random_weights)
     options.only_one(input=given or None, batch=batch, shape=shape)
     options.only_one(weights=weights, random_weights=random_weights)
     device = pipeline.choose_device(target, dtype)
     allowed = Tolerance(tolerances.LAYER[dtype], tolerances.OUTPUT[dtype]) if tolerance is None else \
         Tolerance(tolerance, tolerance)
-    graph, seed = read_network(network, weights, random_weights)
+    graph, seed = read_network(network, weights, random_weights, cut)
     inputs = _inputs(graph, given, batch, shape, dtype)
     check_fit(graph, device, tuple(inputs.values()))
     with Progress() as progress:
         progress.phase("planning")
         planned = pipeline.plan(graph, device, fuse, shape)
-        differences = _differences(planned, inputs, progress)
+        other = partial(run_onnxruntime, find_graph(network), cut, _widened(inputs)) if against == ONNXRUNTIME else None
+        differences = _differences(planned, inputs, progress, other)
     needed = _tolerance_for(max(d.judged for d in differences))
     wrong = [d for d in differences if not d.within(allowed)]
     if as_json:
         print_json({"network": graph.name, "target": device.target, "device": device_in_words(device), "dtype": dtype,
-                    "fuse": fuse,
+                    "fuse": fuse, "against": against,
                     "inputs": {name: list(array.shape) for name, array in inputs.items()}, "random_weights": seed,
                     "layers": [asdict(d) for d in differences], "tolerance": allowed.layer,
                     "output_tolerance": allowed.output, "smallest_tolerance": needed,
@@ -146,9 +163,16 @@ def _verdict(differences: list[Difference], wrong: list[Difference], tolerance: 
             return f"{said}; activation beyond {dtype}'s range at layer {item.layer}: peak {item.beyond:.3g}"
     if first.own is not None:
         return f"{said}; the first is {first.layer}, which adds {first.own:.2g} of its largest value"
+    if all(d.own is None for d in differences):
+        return f"{said}; the first is {first.layer}, which differs by {first.relative:.2g} of its largest value"
     start = next(d for d in differences if not d.relative <= tolerance.output)
     return (f"{said}: {first.layer} differs by {first.relative:.2g} of its largest value, though no layer adds that much; "
             f"{start.layer} is the first whose whole difference is over")
+
+
+def _widened(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Inputs of any type in float32, in which onnxruntime runs the file."""
+    return {name: widened(array).astype(np.float32) for name, array in arrays.items()}
 
 
 def _inputs(graph: LayerGraph, files: tuple[Path, ...], batch: int | None, shape: Shape4 | None, dtype: str
@@ -165,19 +189,35 @@ def _sizes(graph: LayerGraph, batch: int | None, shape: Shape4 | None) -> Nomina
     return sizes_to_run(graph, batch, shape, usual)
 
 
-def _differences(planned: pipeline.Plan, inputs: Mapping[str, Array], progress: Progress) -> list[Difference]:
-    """Every layer by kernels that end in it, then the outputs by the network as it is compiled."""
+def check_against(network: str, weights: Path | None, random_weights: int | None) -> None:
+    """InputError or MissingError where there is nothing that onnxruntime could run: said before anything is built."""
+    if find_graph(network).suffix.lower() != SUFFIX:
+        raise InputError("onnxruntime runs ONNX files, and this is a description", network, "leave --against out")
+    if weights is not None or random_weights is not None:
+        raise InputError("onnxruntime has the file's own weights", network, "leave out --weights and --random-weights")
+    need_onnxruntime()
+
+
+def _differences(planned: pipeline.Plan, inputs: Mapping[str, Array], progress: Progress,
+                 other: Callable[[Sequence[str]], Mapping[str, Array]] | None) -> list[Difference]:
+    """Every layer by kernels that end in it, then the outputs by the network as it is compiled.
+
+    `other` makes the tensors to compare with, those of these names that it has; the reference does when it is None.
+    """
     whole = finish(planned, progress)
     progress.phase("planning layers")
     opened = finish(layerwise(planned), progress)
     progress.phase("running")
     outputs = _run(whole.model, inputs)
     tensors = _run(opened.model, inputs)
+    if other is not None:
+        progress.phase("running onnxruntime")
+        wanted = other([*(tensor_of(planned, name) for name in tensors), *outputs])
+        return _whole_differences(planned, tensors, outputs, wanted)
     progress.phase("running the reference")
     with np.errstate(all="ignore"):
         wanted = reference.run(planned.original, inputs, keep=True)
-    graph = planned.simplified.graph
-    chain_of = {name: str(c.chain) for c in planned.chains for name in c.chain.names}
+    graph, chain_of = planned.simplified.graph, _chains(planned)
     read = {node.name: np.asarray(inputs[node.name]) for node in graph.inputs} | tensors
     found = []
     for name, made in tensors.items():
@@ -188,6 +228,21 @@ def _differences(planned: pipeline.Plan, inputs: Mapping[str, Array], progress: 
         found.append(_difference(node.label, tensor, chain_of[name], made, wanted[tensor], added, _beyond(made, alone)))
     return found + [_difference(f"output {name}", name, "the whole network", made, wanted[name])
                     for name, made in outputs.items()]
+
+
+def _whole_differences(planned: pipeline.Plan, tensors: Mapping[str, Array], outputs: Mapping[str, Array],
+                       wanted: Mapping[str, Array]) -> list[Difference]:
+    """Differences from the tensors that are there to compare with."""
+    graph, chain_of = planned.simplified.graph, _chains(planned)
+    found = [_difference(graph[name].label, tensor_of(planned, name), chain_of[name], made, wanted[tensor_of(planned, name)])
+             for name, made in tensors.items() if tensor_of(planned, name) in wanted]
+    return found + [_difference(f"output {name}", name, "the whole network", made, wanted[name])
+                    for name, made in outputs.items() if name in wanted]
+
+
+def _chains(planned: pipeline.Plan) -> dict[str, str]:
+    """The chain of every layer, in words."""
+    return {name: str(c.chain) for c in planned.chains for name in c.chain.names}
 
 
 def _run(model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:

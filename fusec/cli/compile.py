@@ -16,6 +16,7 @@ from fusec.cli.options import Shape4
 from fusec.cli.output import facts, in_seconds, line, plural, print_json
 from fusec.cli.progress import Progress
 from fusec.graph.locate import find_graph
+from fusec.graph.onnx.cut import Cut
 from fusec.runtime.program import POOL
 from fusec.runtime.save import save
 
@@ -29,6 +30,7 @@ BESIDE = ""  # --locked without a FILE
 @options.FUSE
 @options.SHAPE
 @options.weights
+@options.part
 @options.ARCH
 @click.option("--locked", is_flag=False, flag_value=BESIDE, metavar="[FILE]",
               help="Make exactly the schedules of a lockfile that fusec tune wrote; NET.TARGET.lock when no FILE is named.")
@@ -36,7 +38,8 @@ BESIDE = ""  # --locked without a FILE
               help="The folder to write; build/NAME when left out. A compiled model that is there is replaced.")
 @options.JSON
 def command(network: str, target: str, dtype: str, fuse: str, shape: Shape4 | None, weights: Path | None,
-            random_weights: int | None, arch: str | None, locked: str | None, output: Path | None, as_json: bool) -> None:
+            random_weights: int | None, cut: Cut, arch: str | None, locked: str | None, output: Path | None,
+            as_json: bool) -> None:
     """Plan, generate and build a network, and write it as a folder.
 
     NET is the path of a description or the name of a shipped network. The folder holds the generated source, the compiled
@@ -50,7 +53,7 @@ def command(network: str, target: str, dtype: str, fuse: str, shape: Shape4 | No
     with Progress() as progress:
         device = pipeline.choose_device(target, dtype, arch)
         progress.phase("reading")
-        graph, seed = read_network(network, weights, random_weights)
+        graph, seed = read_network(network, weights, random_weights, cut)
         lock = default_lock(network, device) if locked == BESIDE else Path(locked) if locked else None
         built = build(graph, device, fuse, progress, shape, lock)
         progress.phase("writing")

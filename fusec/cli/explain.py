@@ -16,6 +16,7 @@ from fusec.cli.progress import Progress
 from fusec.errors import InputError
 from fusec.explain.page import Subject, explain
 from fusec.graph.locate import find_graph
+from fusec.graph.onnx.cut import Cut
 from fusec.plan.explore import Exploration
 
 
@@ -28,9 +29,10 @@ from fusec.plan.explore import Exploration
 @options.SHAPE
 @planning.device
 @options.FUSE
+@options.part
 @options.JSON
 def command(network: str, output: Path | None, svg: Path | None, shape: Shape4 | None, device: str | None, target: str | None,
-            dtype: str, fuse: str, as_json: bool) -> None:
+            dtype: str, fuse: str, cut: Cut, as_json: bool) -> None:
     """Write a page that shows how a network is fused, and what that saves.
 
     The page is one file that needs no network: what each chain moves, its tile drawn to scale in every layer with the parts
@@ -45,7 +47,7 @@ def command(network: str, output: Path | None, svg: Path | None, shape: Shape4 |
     chosen = planning.choose(device, target, dtype)
     with Progress() as progress:
         progress.phase("planning")
-        graph = pipeline.read(network, missing="blank")
+        graph = pipeline.read(network, missing="blank", cut=cut)
         planned = pipeline.plan(graph, chosen, fuse, shape)
         progress.phase("planning layer by layer")
         layerwise = pipeline.plan(graph, chosen, "none", shape)

@@ -16,6 +16,7 @@ from fusec.cli.options import Shape4
 from fusec.cli.output import note
 from fusec.graph.graph import LayerGraph
 from fusec.graph.locate import find_graph
+from fusec.graph.onnx.cut import Cut
 from fusec.graph.simplify import simplify
 from fusec.plan.cost import Nominal, nominal_for
 from fusec.plan.lock_file import SUFFIX
@@ -25,10 +26,12 @@ from fusec.runtime.model import check_inputs
 from fusec.targets.device import DTYPES, Device
 
 
-def read_network(network: str, weights: Path | None, random_weights: int | None) -> tuple[LayerGraph, int | None]:
-    """The network, with random weights, and a note, where it has none; the seed where they are random."""
+def read_network(network: str, weights: Path | None, random_weights: int | None,
+                 cut: Cut) -> tuple[LayerGraph, int | None]:
+    """The network, or a part of it, with random weights, and a note, where it has none; the seed where they are random."""
     drawn: list[int] = []
-    graph = pipeline.read(network, weights=weights, random_weights=random_weights, missing="random", drawn=drawn.append)
+    graph = pipeline.read(network, weights=weights, random_weights=random_weights, missing="random", drawn=drawn.append,
+                          cut=cut)
     for seed in drawn:
         note(f"{network} has no weights: random ones of seed {seed} are used")
         return graph, seed

@@ -5,6 +5,7 @@ In: words of the command line. Out: checked values for the commands' functions.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from fusec.graph.limits import MAX_BATCH, MAX_EXTENT
+from fusec.graph.onnx.cut import Cut
 from fusec.targets.device import DTYPES
 
 TARGETS = ("auto", "cpu", "cuda")
@@ -74,6 +76,19 @@ def weights(command: Command) -> Command:
     seed = click.option("--random-weights", type=click.IntRange(0, (1 << 63) - 1), metavar="SEED",
                         help="Random weights of this seed instead of a file.")
     return file(seed(command))
+
+
+def part(command: Command) -> Command:
+    """--from and --to, as `cut`."""
+    start = click.option("--from", "start", multiple=True, metavar="TENSOR",
+                         help="Of an ONNX file: begin at this tensor, which becomes an input. May be repeated.")
+    end = click.option("--to", "end", multiple=True, metavar="TENSOR",
+                       help="Of an ONNX file: end at this tensor, which becomes an output. May be repeated.")
+
+    @functools.wraps(command)
+    def with_cut(*, start: tuple[str, ...], end: tuple[str, ...], **named: Any) -> Any:
+        return command(cut=Cut(start, end), **named)
+    return start(end(with_cut))  # type: ignore[return-value]
 
 
 def only_one(**options: object) -> None:

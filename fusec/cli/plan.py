@@ -7,13 +7,17 @@ from pathlib import Path
 import click
 
 from fusec import pipeline
-from fusec.cli import exploring, options, planning
+from fusec.cli import coverage, exploring, options, planning
 from fusec.cli.building import device_in_words, report_of, why_unfused
 from fusec.cli.files import check_file, write_text
 from fusec.cli.options import Shape4
 from fusec.cli.output import extents, facts, in_bytes, in_seconds, in_words, line, plural, print_json, table
 from fusec.cli.progress import Progress
+from fusec.errors import InputError, Problem
 from fusec.explain.page import explore_page
+from fusec.graph.graph import LayerGraph
+from fusec.graph.onnx.cut import Cut
+from fusec.graph.onnx.refusal import Unsupported
 from fusec.plan.report import ChainReport, Report, StageReport
 from fusec.targets.device import Device
 
@@ -23,13 +27,14 @@ from fusec.targets.device import Device
 @options.SHAPE
 @planning.device
 @options.FUSE
+@options.part
 @click.option("--explore", is_flag=True, help="Show every way to cut the layers into chains, and the Pareto front of them.")
 @options.LAYERS
 @options.TILE
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="With --explore: write it as a page too.")
 @options.JSON
-def command(network: str, shape: Shape4 | None, device: str | None, target: str | None, dtype: str, fuse: str, explore: bool,
-            layers: str | None, tile: tuple[int, int] | None, html: Path | None, as_json: bool) -> None:
+def command(network: str, shape: Shape4 | None, device: str | None, target: str | None, dtype: str, fuse: str, cut: Cut,
+            explore: bool, layers: str | None, tile: tuple[int, int] | None, html: Path | None, as_json: bool) -> None:
     """Show how a network would be cut into kernels, and what that saves.
 
     The first table has a row for each chain, the layers that share a kernel: its tile (images, channels, height, width), if
@@ -43,6 +48,8 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
     that computing nothing twice needs, and the work that is done again where there are none. It counts for one image: the batch
     of --shape decides what is planned, and nothing else.
 
+    Of an ONNX file with nodes that are not supported it lists all of them, with what would work, and ends with exit code 3.
+
     Needs neither weights nor a GPU nor a compiler.
     """
     if not explore and (layers is not None or tile is not None or html is not None):
@@ -52,7 +59,7 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
     chosen = planning.choose(device, target, dtype)
     with Progress() as progress:
         progress.phase("planning")
-        planned = pipeline.plan(pipeline.read(network, missing="blank"), chosen, fuse, shape)
+        planned = pipeline.plan(_read(network, cut, as_json), chosen, fuse, shape)
         report = report_of(planned)
         if explore:
             progress.phase("exploring")
@@ -68,6 +75,15 @@ def command(network: str, shape: Shape4 | None, device: str | None, target: str 
         print_json({**report.to_json(), **asked})
     else:
         _show(report, chosen, why_unfused(planned, fuse))
+
+
+def _read(network: str, cut: Cut, as_json: bool) -> LayerGraph:
+    """The network; where nodes of it are not supported, the list of them as the command's result."""
+    try:
+        return pipeline.read(network, missing="blank", cut=cut)
+    except Unsupported as error:
+        coverage.show(error, as_json)
+        raise InputError((*error.others, Problem(coverage.verdict(error), network))) from None
 
 
 def _show(report: Report, device: Device, unfused: str | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fusec.cli.output import extents, facts, in_seconds, line, print_json
 from fusec.cli.progress import Progress
 from fusec.errors import InputError, nearest
 from fusec.graph.locate import find_graph, shipped_graphs
+from fusec.graph.onnx.cut import Cut
 from fusec.runtime.artefact import MANIFEST, load, read_manifest
 from fusec.runtime.elements import is_bfloat16, widened
 from fusec.runtime.model import Model
@@ -43,9 +44,10 @@ Array = NDArray[np.float32]
               help="The type of all tensors of a network; the half ones need a GPU.  [default: float32]")
 @click.option("--fuse", metavar="auto|none|all|CHAINS", help="Which layers of a network share a kernel.  [default: auto]")
 @options.weights
+@options.part
 @options.JSON
 def command(network: str, inputs: tuple[Path, ...], output: Path | None, target: str | None, dtype: str | None,
-            fuse: str | None, weights: Path | None, random_weights: int | None, as_json: bool) -> None:
+            fuse: str | None, weights: Path | None, random_weights: int | None, cut: Cut, as_json: bool) -> None:
     """Run a compiled folder or a network on arrays or pictures.
 
     INPUT is a .npy file of shape (images, channels, height, width), a .npz with one array per input (by the input's name, or
@@ -58,7 +60,7 @@ def command(network: str, inputs: tuple[Path, ...], output: Path | None, target:
     values with their positions: the classes.
     """
     options.only_one(weights=weights, random_weights=random_weights)
-    given = _Options(target, dtype, fuse, weights, random_weights)
+    given = _Options(target, dtype, fuse, weights, random_weights, cut)
     _check_there(network)
     if output is not None:
         check_result_file(output)
@@ -89,6 +91,13 @@ class _Options:
     fuse: str | None
     weights: Path | None
     random_weights: int | None
+    cut: Cut
+
+    def words(self) -> list[str]:
+        """The options that are given."""
+        values = {"target": self.target, "dtype": self.dtype, "fuse": self.fuse, "weights": self.weights,
+                  "random-weights": self.random_weights, "from": self.cut.start or None, "to": self.cut.end or None}
+        return [f"--{name}" for name, value in values.items() if value is not None]
 
 
 Ready = tuple[Model, Mapping[str, Array], int | None]  # the inputs by name; the seed where the weights are random
@@ -115,7 +124,7 @@ def _is_compiled(network: str, given: _Options) -> bool:
     folder = Path(network)
     if not (folder / MANIFEST).is_file() and (network in shipped_graphs() or not folder.is_dir()):
         return False
-    if wrong := [f"--{name.replace('_', '-')}" for name, value in asdict(given).items() if value is not None]:
+    if wrong := given.words():
         raise click.UsageError(f"{folder} is compiled already: {', '.join(wrong)} can be given with a network only")
     return True
 
@@ -134,7 +143,7 @@ def _compiled(network: str, files: tuple[Path, ...], given: _Options, progress: 
     """A network compiled in memory, once its inputs are read and known to fit."""
     device = pipeline.choose_device(given.target or "auto", given.dtype or DTYPES[0])
     progress.phase("reading")
-    graph, seed = read_network(network, given.weights, given.random_weights)
+    graph, seed = read_network(network, given.weights, given.random_weights, given.cut)
     arrays = read_inputs(files, {node.name: graph.shapes[node.name].channels for node in graph.inputs}, device.dtype)
     check_fit(graph, device, tuple(arrays.values()))
     return build(graph, device, given.fuse or "auto", progress).model, arrays, seed

@@ -19,6 +19,7 @@ from fusec.cli.output import facts, in_seconds, line, note, plural, print_json, 
 from fusec.cli.progress import Progress
 from fusec.errors import InputError
 from fusec.graph.graph import LayerGraph
+from fusec.graph.onnx.cut import Cut
 from fusec.plan.lock_file import SUFFIX, text_of
 from fusec.runtime.cache import Cache
 from fusec.targets.device import Device
@@ -39,12 +40,14 @@ TIME_LIMIT = 300.0  # seconds
 @options.BATCH
 @options.SHAPE
 @options.weights
+@options.part
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.lock",
               help="The lockfile to write; NET.TARGET.lock beside the description when left out.")
 @click.option("--fresh", is_flag=True, help="Measure anew what earlier runs have measured.")
 @options.JSON
 def command(network: str, target: str, dtype: str, time_limit: float, batch: int | None, shape: Shape4 | None,
-            weights: Path | None, random_weights: int | None, output: Path | None, fresh: bool, as_json: bool) -> None:
+            weights: Path | None, random_weights: int | None, cut: Cut, output: Path | None, fresh: bool,
+            as_json: bool) -> None:
     """Measure schedules on this machine and write the fastest as a lockfile.
 
     Kernels are built and timed in turns: the chains that the cost model favours first, then single layers, then other chains
@@ -61,7 +64,7 @@ def command(network: str, target: str, dtype: str, time_limit: float, batch: int
     began = time.perf_counter()
     device = pipeline.choose_device(target, dtype)
     place = _place(output or default_lock(network, device))
-    graph, seed = read_network(network, weights, random_weights)
+    graph, seed = read_network(network, weights, random_weights, cut)
     sizes = shape_to_plan(graph, batch, shape)
     with Progress() as progress:
         progress.phase("planning")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fusec.errors import InputError, Problem, nearest
 from fusec.graph import layers as L
-from fusec.graph.shapes import Shape, infer, misfit, size_rule
+from fusec.graph.shapes import Shape, infer, misfit, size_rule, sized_by
 
 Array = NDArray[np.floating]
 Params = Mapping[str, Array]
@@ -108,6 +108,10 @@ class LayerGraph:
     def input_shapes(self, node: Node) -> tuple[Shape, ...]:
         return tuple(self.shapes[i] for i in node.inputs)
 
+    def sized_by(self, node: Node) -> tuple[str, ...]:
+        """The inputs of `node` from whose height and width the output's follow; they agree, so the first decides."""
+        return tuple(node.inputs[i] for i in sized_by(node.layer, self.input_shapes(node)))
+
     def sizes(self, height: int | None = None, width: int | None = None) -> dict[str, tuple[int, int]]:
         """(height, width) of every tensor when open input sizes are `height` and `width`; InputError where they do not fit."""
         sizes: dict[str, tuple[int, int]] = {}
@@ -118,8 +122,9 @@ class LayerGraph:
                     raise InputError(f"input '{node.name}' has an open size: give height and width")
                 sizes[node.name] = (h, w)
                 continue
-            first = sizes[node.inputs[0]]
-            for other in node.inputs[1:]:
+            leader, *others = self.sized_by(node)
+            first = sizes[leader]
+            for other in others:
                 if sizes[other] != first:
                     read = " and ".join(f"{h}x{w}" for h, w in (first, sizes[other]))
                     raise InputError(f"'{node.name}' reads {read} pixels",
@@ -136,7 +141,9 @@ def _arity(layer: L.Layer) -> tuple[int, int]:
     """Fewest and most inputs a layer takes."""
     if isinstance(layer, L.Input):
         return 0, 0
-    if isinstance(layer, L.Add | L.Mul | L.Concat):
+    if isinstance(layer, L.Sub | L.Div):
+        return 2, 2
+    if isinstance(layer, L.Elementwise | L.Concat):
         return (1 if isinstance(layer, L.Concat) else 2), 64
     return 1, 1
 

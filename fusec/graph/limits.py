@@ -1,6 +1,6 @@
 """How large the numbers of a layer may be, and the checks of single values.
 
-In: a value from whoever makes a layer. Out: what is wrong with it, in words; nothing when it is sound. `layers.py` checks every
+In: a value from whoever makes a layer. Out: what is wrong with it, in words; nothing when it is sound. `layers` checks every
 layer with these, made in Python or read from a file; the YAML reader has the same limits, and says where in the file it stands.
 """
 
@@ -47,6 +47,12 @@ def flag(name: str, value: object) -> Iterator[str]:
     """True or False."""
     if not isinstance(value, bool):
         yield f"{name} must be True or False, not {_word(value)}"
+
+
+def choice(name: str, value: object, options: tuple[str, ...]) -> Iterator[str]:
+    """One of some words."""
+    if not isinstance(value, str) or value not in options:
+        yield f"{name} must be {' or '.join(options)}, not {_word(value)}"
 
 
 def _word(value: object) -> str:

@@ -48,9 +48,9 @@ def find_graph(path_or_name: str | os.PathLike[str]) -> Path:
         if stem in names:
             return graphs_folder() / f"{stem}.yaml"
         if path.is_dir():
-            raise InputError("this is a directory, not a network description", str(path), "name a .yaml file")
+            raise InputError("this is a directory, not a network description", str(path), "name a .yaml or .onnx file")
         folder = path.parent if path.parent != Path() else Path.cwd()
-        files = sorted(p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml")) if folder.is_dir() else []
+        files = sorted(p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml", ".onnx")) if folder.is_dir() else []
     except (OSError, ValueError) as error:  # names too long for the file system, zero bytes
         raise InputError(f"no such network: {getattr(error, 'strerror', None) or error}", ascii(given)[:100]) from None
     hint = nearest(path.name, [*files, *names, *(f"{name}.yaml" for name in names)])

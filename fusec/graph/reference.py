@@ -1,7 +1,7 @@
 """Runs a layer graph in plain NumPy: slow, simple, and what every other way of running it is compared with.
 
 In: a `LayerGraph`, simplified or not, and its input arrays. Out: its output arrays. What a layer means stands in
-`reference_ops.py`; nothing here or there is shared with the planner or the code generators.
+`reference_ops`; nothing here or there is shared with the planner or the code generators.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def run(graph: LayerGraph, inputs: Mapping[str, ArrayLike] | ArrayLike, *, dtype
     readers = Counter(i for node in graph.nodes for i in set(node.inputs))
     needed = set(graph.outputs)
     for node in graph.layers:
+        _check_sizes(node, [tensors[i] for i in graph.sized_by(node)])
         tensors[node.name] = apply_node(node, [tensors[i] for i in node.inputs])
         if keep:
             continue
@@ -65,9 +66,6 @@ def run(graph: LayerGraph, inputs: Mapping[str, ArrayLike] | ArrayLike, *, dtype
 
 def apply_node(node: Node, inputs: list[Array]) -> Array:
     """Evaluate one node with its epilogue; InputError naming the node where the inputs' sizes do not fit."""
-    if len({x.shape[2:] for x in inputs}) > 1:
-        sizes = " and ".join(f"{x.shape[2]}x{x.shape[3]}" for x in inputs)
-        raise InputError(f"{node.layer.kind} reads images of {sizes} pixels", node.name)
     try:
         result = apply(node.layer, node.params, inputs)
     except InputError as error:
@@ -75,6 +73,13 @@ def apply_node(node: Node, inputs: list[Array]) -> Array:
     for pointwise in node.epilogue:
         result = apply(pointwise.layer, pointwise.params, [result])
     return result
+
+
+def _check_sizes(node: Node, inputs: list[Array]) -> None:
+    """InputError where inputs that should be of one height and width are not."""
+    if len({x.shape[2:] for x in inputs}) > 1:
+        sizes = " and ".join(f"{x.shape[2]}x{x.shape[3]}" for x in inputs)
+        raise InputError(f"{node.layer.kind} reads images of {sizes} pixels", node.name)
 
 
 def _checked_inputs(graph: LayerGraph, inputs: Mapping[str, ArrayLike] | ArrayLike, dtype: np.dtype[Any],

@@ -28,6 +28,10 @@ class Shape:
         return self.height is not None and self.width is not None
 
     @property
+    def one_pixel(self) -> bool:
+        return (self.height, self.width) == (1, 1)
+
+    @property
     def elements(self) -> int:
         """Elements of one image; to be asked of pinned shapes alone."""
         assert self.height is not None and self.width is not None
@@ -76,9 +80,24 @@ def size_rule(layer: L.Layer, axis: L.Axis) -> SizeRule:
         return SizeRule(((layer.factor[axis.value], 0, 1),))
     if isinstance(layer, L.DepthToSpace):
         return SizeRule(((layer.block, 0, 1),))
-    if isinstance(layer, L.GlobalAvgPool2d | L.Linear | L.Flatten):
+    if isinstance(layer, L.SpaceToDepth):
+        return SizeRule(((1, 0, layer.block),))
+    if isinstance(layer, L.Crop):
+        return SizeRule(((1, -sum(layer.along(axis)), 1),))
+    if isinstance(layer, L.Pad):
+        return SizeRule(((1, sum(layer.padding.along(axis)), 1),))
+    if isinstance(layer, L.GlobalPool2d | L.Linear | L.Flatten):
         return ONE
     return SAME
+
+
+def sized_by(layer: L.Layer, inputs: Sequence[Shape]) -> tuple[int, ...]:
+    """Positions of the inputs with the height and width from which the output's follow; they agree, so the first decides.
+
+    Those are all inputs, but for what an elementwise layer spreads: inputs of one pixel beside some that are not known to be.
+    """
+    large = tuple(i for i, shape in enumerate(inputs) if not shape.one_pixel)
+    return large if large and isinstance(layer, L.Elementwise) else tuple(range(len(inputs)))
 
 
 def misfit(layer: L.Layer, inputs: Sequence[Shape]) -> str | None:
@@ -99,7 +118,8 @@ def infer(layer: L.Layer, inputs: Sequence[Shape]) -> Shape:
     channels = _channels(layer, inputs)
     if channels > MAX_EXTENT:
         raise InputError(f"{channels:,} output channels are over the limit of {MAX_EXTENT:,}")
-    height, width = (_extent(layer, axis, first.along(axis)) for axis in L.Axis)
+    sized = inputs[sized_by(layer, inputs)[0]]
+    height, width = (_extent(layer, axis, sized.along(axis)) for axis in L.Axis)
     return Shape(channels, height, width)
 
 
@@ -111,6 +131,12 @@ def _extent(layer: L.Layer, axis: L.Axis, extent: int | None) -> int | None:
         return None
     result = rule(extent)
     name = "height" if axis is L.Axis.Y else "width"
+    if isinstance(layer, L.SpaceToDepth) and extent % layer.block:
+        raise InputError(f"space_to_depth with block {layer.block} needs a multiple of {layer.block} as {name}, not {extent}",
+                         hint="a pad or a crop before it can make one")
+    if result < 1 and isinstance(layer, L.Crop):
+        raise InputError(f"output {name} would be {result}: {sum(layer.along(axis))} of {extent} are taken off",
+                         hint="a smaller crop or a larger image")
     if result < 1:
         raise InputError(f"output {name} would be {result}: the window is larger than the padded input of {extent}",
                          hint="a smaller kernel, more padding or a larger image")
@@ -132,13 +158,27 @@ def _channels(layer: L.Layer, inputs: Sequence[Shape]) -> int:
             raise InputError(f"depth_to_space with block {layer.block} needs a multiple of {layer.block**2} channels, "
                              f"not {first}")
         return first // layer.block**2
+    if isinstance(layer, L.SpaceToDepth):
+        return first * layer.block**2
+    if isinstance(layer, L.SliceChannels):
+        if layer.stop > first:
+            raise InputError(f"slice_channels takes channels {layer.start} to {layer.stop - 1}, but its input has {first}")
+        return layer.channels
     if isinstance(layer, L.Concat):
         if len({(s.height, s.width) for s in inputs}) > 1:
             raise InputError(f"concat needs inputs of one height and width, not {', '.join(map(str, inputs))}")
         return sum(s.channels for s in inputs)
-    if isinstance(layer, L.Add | L.Mul) and len(set(inputs)) > 1:
-        raise InputError(f"{layer.kind} needs inputs of one shape, not {', '.join(map(str, inputs))}")
-    return first
+    return _common_channels(layer, inputs) if isinstance(layer, L.Elementwise) else first
+
+
+def _common_channels(layer: L.Elementwise, inputs: Sequence[Shape]) -> int:
+    """Channels of an elementwise layer's output; InputError where its inputs are of several sizes."""
+    sizes = {(inputs[i].height, inputs[i].width) for i in sized_by(layer, inputs)}
+    channels = {s.channels for s in inputs}
+    if len(sizes) > 1 or len(channels - {1}) > 1:
+        raise InputError(f"{layer.kind} needs inputs of one shape, not {', '.join(map(str, inputs))}",
+                         hint="beside them there may be inputs of one channel, and of one pixel")
+    return max(channels)
 
 
 def param_shapes(layer: L.Layer, inputs: Sequence[Shape]) -> dict[str, tuple[int, ...]]:

@@ -1,16 +1,16 @@
 """Rewrites a layer graph into the fewer, larger nodes that kernels are made of; the second step of the pipeline.
 
-In: a `LayerGraph` as read. Out: `Simplified`, an equal graph and where the original names went. Four passes, each making a new
-graph: identities are dropped, batch-norms folded, linear layers turned into convolutions (each is one with a single output
-position), and activations attached to the node that makes their input. The arithmetic stays the same but for the one rounding
-of the weights a batch-norm is folded into.
+In: a `LayerGraph` as read. Out: `Simplified`, an equal graph and where the original names went. Five passes, each making a new
+graph: identities are dropped, batch-norms and constants of each channel folded, zeros added before a convolution made its
+padding, linear layers turned into convolutions (each is one with a single output position), and activations attached to the
+node that makes their input. The arithmetic stays the same but for the one rounding of the weights a batch-norm is folded into.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -108,30 +108,34 @@ def simplify(graph: LayerGraph) -> Simplified:
 
 
 def _drop_identities(graph: LayerGraph) -> _Rewrite:
-    """Readers of an identity, or of a flatten of one pixel, read its input."""
+    """Readers of an identity, of a flatten of one pixel, or of a crop or pad of nothing, read its input."""
     rewrite = _Rewrite(graph)
     for node in graph.nodes:
-        idle = isinstance(node.layer, L.Identity) or (isinstance(node.layer, L.Flatten) and _one_pixel(graph, node.inputs[0]))
-        if idle and not node.epilogue:
+        if _is_idle(graph, node) and not node.epilogue:
             rewrite.merge(node, rewrite.source(node))
         else:
             rewrite.keep(node)
     return rewrite
 
 
-def _one_pixel(graph: LayerGraph, tensor: str) -> bool:
-    shape = graph.shapes[tensor]
-    return (shape.height, shape.width) == (1, 1)
+def _is_idle(graph: LayerGraph, node: Node) -> bool:
+    layer = node.layer
+    if isinstance(layer, L.Flatten):
+        return graph.shapes[node.inputs[0]].one_pixel
+    if isinstance(layer, L.Crop):
+        return not any(edge for axis in L.Axis for edge in layer.along(axis))
+    return isinstance(layer, L.Identity) or (isinstance(layer, L.Pad) and not layer.padding)
 
 
 # ---- batch norm
 
 
 def _fold_batch_norms(graph: LayerGraph) -> _Rewrite:
-    """A batch-norm alone behind a layer with weights scales those; any other becomes a `ChannelAffine`."""
+    """A batch-norm, or constants of each channel, alone behind a layer with weights scales those; any other batch-norm becomes
+    a `ChannelAffine`."""
     rewrite = _Rewrite(graph)
     for node in graph.nodes:
-        if not isinstance(node.layer, L.BatchNorm):
+        if not isinstance(node.layer, L.BatchNorm | L.ChannelAffine):
             rewrite.keep(node)
             continue
         scale, shift = _scale_and_shift(node)
@@ -140,14 +144,16 @@ def _fold_batch_norms(graph: LayerGraph) -> _Rewrite:
         if weighted and not source.epilogue and rewrite.reads_alone(node):
             rewrite.merge(node, replace(_scaled(source, scale, shift), epilogue=node.epilogue))
         else:
-            dtype = node.params["weight"].dtype
+            dtype = next(iter(node.params.values())).dtype
             params = {"scale": scale.astype(dtype), "shift": shift.astype(dtype)}
             rewrite.keep(replace(node, layer=L.ChannelAffine(), params=params))
     return rewrite
 
 
 def _scale_and_shift(node: Node) -> tuple[Array, Array]:
-    """The batch-norm as x * scale + shift, float64 (channels,)."""
+    """The batch-norm, or what is one already, as x * scale + shift, float64 (channels,)."""
+    if isinstance(node.layer, L.ChannelAffine):
+        return np.asarray(node.params["scale"], np.float64), np.asarray(node.params["shift"], np.float64)
     assert isinstance(node.layer, L.BatchNorm)
     weight, bias, mean, variance = (np.asarray(node.params[k], dtype=np.float64)
                                     for k in ("weight", "bias", "running_mean", "running_var"))
@@ -173,6 +179,51 @@ def _scaled(node: Node, scale: Array, shift: Array) -> Node:
     bias = shift + (np.asarray(node.params["bias"], dtype=np.float64) * scale if layer.bias else 0.0)
     dtype = node.params["weight"].dtype
     return replace(node, layer=replace(layer, bias=True), params={"weight": scaled.astype(dtype), "bias": bias.astype(dtype)})
+
+
+# ---- padding
+
+
+def _merge_pads(graph: LayerGraph) -> _Rewrite:
+    """Zeros before a convolution, or before an average pool that counts them, become its padding; pads nobody reads then go."""
+    rewrite = _Rewrite(graph)
+    around: dict[str, tuple[str, L.Padding]] = {}  # a pad with zeros -> the tensor that they, and those before, are added to
+    takers: dict[str, str] = {}
+    for node in graph.nodes:
+        source, padding = around.get(node.inputs[0], (node.inputs[0], L.Padding())) if node.inputs else ("", L.Padding())
+        layer = node.layer
+        if isinstance(layer, L.Pad) and layer.value == 0 and not node.epilogue:
+            around[node.name] = (source, _sum(padding, layer.padding))
+        elif padding and isinstance(layer, L.Windowed) and _takes(layer, padding):
+            takers.setdefault(node.inputs[0], node.name)
+            node = replace(node, inputs=(source,), layer=replace(layer, padding=_sum(padding, layer.padding)))
+        rewrite.keep(node)
+    _drop_unread(rewrite, tuple(around), takers)
+    return rewrite
+
+
+def _drop_unread(rewrite: _Rewrite, pads: Sequence[str], takers: Mapping[str, str]) -> None:
+    """Drops those `pads` whose readers all read something else now; `takers` are the first to have taken in a pad's zeros."""
+    read = Counter(i for node in rewrite.nodes.values() for i in node.inputs)
+    for name in reversed(pads):
+        readers = rewrite.old.consumers(name)
+        if readers and not read[name] and name not in rewrite.old.outputs:
+            read.subtract(rewrite.nodes.pop(name).inputs)
+            rewrite.held[name] = takers[name] if name in takers else rewrite.held[readers[0].name]
+
+
+def _takes(layer: L.Layer, padding: L.Padding) -> bool:
+    """Whether a layer means the same with `padding` of its own in place of zeros in its input."""
+    if isinstance(layer, L.Conv2d):
+        return True
+    if not isinstance(layer, L.AvgPool2d) or layer.ceil_mode or not layer.count_include_pad:
+        return False
+    total = _sum(padding, layer.padding)
+    return all(max(total.along(axis)) < layer.window(axis).span for axis in L.Axis)
+
+
+def _sum(one: L.Padding, other: L.Padding) -> L.Padding:
+    return L.Padding(*(getattr(one, f.name) + getattr(other, f.name) for f in fields(L.Padding)))
 
 
 # ---- linear layers
@@ -225,4 +276,5 @@ def _attach_activations(graph: LayerGraph) -> _Rewrite:
     return rewrite
 
 
-PASSES: tuple[Callable[[LayerGraph], _Rewrite], ...] = (_drop_identities, _fold_batch_norms, _lower_linear, _attach_activations)
+PASSES: tuple[Callable[[LayerGraph], _Rewrite], ...] = (_drop_identities, _fold_batch_norms, _merge_pads, _lower_linear,
+                                                        _attach_activations)

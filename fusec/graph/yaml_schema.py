@@ -1,6 +1,6 @@
 """What a network description may say: one pydantic model per layer type.
 
-In: plain values of one mapping of the file. Out: a checked `LayerSpec`, whose `layer()` is the frozen layer of `layers.py`, or
+In: plain values of one mapping of the file. Out: a checked `LayerSpec`, whose `layer()` is the frozen layer of `layers`, or
 pydantic's errors, which `yaml_report` places in the file. Titles and descriptions of the fields are the reference for users
 (`yaml_reference` prints them, docs/networks.md shows them).
 """
@@ -25,6 +25,7 @@ from fusec.graph.yaml_values import (
     NonNegative,
     Number,
     Padding,
+    Place,
     PlainPadding,
     Positive,
     Size,
@@ -33,6 +34,7 @@ from fusec.graph.yaml_values import (
     WeightsPath,
     WindowPair,
     WindowPart,
+    one_of,
 )
 
 MAX_LAYERS = 10_000
@@ -134,13 +136,15 @@ class PoolSpec(WindowSpec):
 
     stride: WindowPair | None = Field(None, title=f"1 to {MAX_WINDOW:,}, or [height, width]",
                                       description="step of the window; the kernel's size when left out")
-    padding: PlainPadding = Field(Edges(), description="positions around the image; less than the kernel")
+    dilation: WindowPair = Field((1, 1), description="step between the window's points")
+    padding: PlainPadding = Field(Edges(), description="positions around the image; less than the kernel with its dilation")
     ceil_mode: Flag = Field(False, description="round the output's size up")
 
     @field_validator("padding")
     @classmethod
     def _below_kernel(cls, value: Edges, info: ValidationInfo) -> Edges:
-        height, width = info.data.get("kernel", (MAX_EXTENT + 1, MAX_EXTENT + 1))
+        kernel, dilation = info.data.get("kernel", (MAX_EXTENT + 1, MAX_EXTENT + 1)), info.data.get("dilation", (1, 1))
+        height, width = ((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
         if max(value.top, value.bottom) >= height or max(value.left, value.right) >= width:
             raise PydanticCustomError("pool_padding", "Input should be below the kernel, or a window sees padding only")
         return value
@@ -148,8 +152,6 @@ class PoolSpec(WindowSpec):
 
 class MaxPool2dSpec(PoolSpec):
     """The largest value under the window; padding never wins."""
-
-    dilation: WindowPair = Field((1, 1), description="step between the window's points")
 
     def layer(self) -> L.Layer:
         return L.MaxPool2d(self.kernel, self.stride or self.kernel, self.dilation, self.padding.edges(), self.ceil_mode)
@@ -161,7 +163,7 @@ class AvgPool2dSpec(PoolSpec):
     count_include_pad: Flag = Field(True, description="count padding as zeros; else divide by the image's positions alone")
 
     def layer(self) -> L.Layer:
-        return L.AvgPool2d(self.kernel, self.stride or self.kernel, (1, 1), self.padding.edges(), self.ceil_mode,
+        return L.AvgPool2d(self.kernel, self.stride or self.kernel, self.dilation, self.padding.edges(), self.ceil_mode,
                            self.count_include_pad)
 
 
@@ -189,6 +191,54 @@ class ClipSpec(LayerSpec):
 
     def layer(self) -> L.Layer:
         return L.Clip(self.low, self.high)
+
+
+class EluSpec(LayerSpec):
+    """x where x is positive, alpha * (exp(x) - 1) elsewhere."""
+
+    alpha: Number = Field(1.0, description="see the formula")
+
+    def layer(self) -> L.Layer:
+        return L.Elu(self.alpha)
+
+
+class SeluSpec(LayerSpec):
+    """gamma * x where x is positive, gamma * alpha * (exp(x) - 1) elsewhere."""
+
+    alpha: Number = Field(L.Selu.alpha, description="see the formula")
+    gamma: Number = Field(L.Selu.gamma, description="see the formula")
+
+    def layer(self) -> L.Layer:
+        return L.Selu(self.alpha, self.gamma)
+
+
+class HardSigmoidSpec(LayerSpec):
+    """alpha * x + beta, limited to [0, 1]."""
+
+    alpha: Number = Field(0.2, description="see the formula")
+    beta: Number = Field(0.5, description="see the formula")
+
+    def layer(self) -> L.Layer:
+        return L.HardSigmoid(self.alpha, self.beta)
+
+
+class GeluSpec(LayerSpec):
+    """x times the share of the normal distribution below x."""
+
+    approximate: Annotated[str, one_of("none", "tanh")] = Field(
+        "none", title="none or tanh", description="none, or x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))")
+
+    def layer(self) -> L.Layer:
+        return L.Gelu(self.approximate)
+
+
+class PowSpec(LayerSpec):
+    """x ** exponent: a product for exponents 0 to 8; NaN where x is negative and the exponent not whole."""
+
+    exponent: Number = Field(description="the exponent")
+
+    def layer(self) -> L.Layer:
+        return L.Power(self.exponent)
 
 
 class BatchNormSpec(LayerSpec):
@@ -223,31 +273,83 @@ class LinearSpec(LayerSpec):
 
 
 class UpsampleSpec(LayerSpec):
-    """Repeats every pixel (nearest neighbour)."""
+    """Enlargement by whole factors. Beyond its outermost pixels the image goes on as they are."""
 
     factor: FactorPair = Field(description="enlargement")
+    mode: Annotated[str, one_of("nearest", "linear")] = Field(
+        "nearest", title="nearest or linear", description="each pixel repeated, or what lies between the pixels")
+    coordinates: Annotated[str, one_of("half_pixel", "asymmetric")] = Field(
+        "half_pixel", title="half_pixel or asymmetric",
+        description="linear: output position o lies at (o + 1/2) / factor - 1/2 of the input, or at o / factor")
 
     def layer(self) -> L.Layer:
-        return L.Upsample(self.factor)
+        return L.Upsample(self.factor, self.mode, self.coordinates)
 
 
 class DepthToSpaceSpec(LayerSpec):
     """Moves channels into block x block pixels."""
 
     block: FactorPart = Field(title=f"1 to {MAX_FACTOR}", description="enlargement")
-    order: str = Field("DCR", title="DCR or CRD",
-                       description="slowest channel digit: block (DCR) or channel (CRD, pixel shuffle)")
-
-    @field_validator("order")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in L.DepthToSpaceOrder.__members__:
-            raise PydanticCustomError("order", "Input should be DCR or CRD")
-        return value
+    order: Annotated[str, one_of("DCR", "CRD")] = Field(
+        "DCR", title="DCR or CRD", description="slowest channel digit: block (DCR) or channel (CRD, pixel shuffle)")
 
     def layer(self) -> L.Layer:
         return L.DepthToSpace(self.block, L.DepthToSpaceOrder(self.order))
 
+
+class SpaceToDepthSpec(LayerSpec):
+    """Moves block x block pixels into channels, those of one place in the block together.
+
+    The size has to be a multiple of the block. Of an open size that is not, the rows and columns left over are dropped.
+    """
+
+    block: FactorPart = Field(title=f"1 to {MAX_FACTOR}", description="reduction")
+
+    def layer(self) -> L.Layer:
+        return L.SpaceToDepth(self.block)
+
+
+class SliceChannelsSpec(LayerSpec):
+    """Channels start, start + step, ... below stop."""
+
+    start: Place = Field(0, description="the first channel, counted from 0")
+    stop: Size = Field(description="the channel to stop before")
+    step: Size = Field(1, description="from one channel to the next")
+
+    @field_validator("stop")
+    @classmethod
+    def _above_start(cls, value: int, info: ValidationInfo) -> int:
+        if value <= info.data.get("start", 0):
+            raise PydanticCustomError("order", "Input should be above start")
+        return value
+
+    def layer(self) -> L.Layer:
+        return L.SliceChannels(self.start, self.stop, self.step)
+
+
+class CropSpec(LayerSpec):
+    """Takes rows and columns off the image's sides."""
+
+    top: Place = Field(0, description="rows")
+    bottom: Place = Field(0, description="rows")
+    left: Place = Field(0, description="columns")
+    right: Place = Field(0, description="columns")
+
+    def layer(self) -> L.Layer:
+        return L.Crop(self.top, self.bottom, self.left, self.right)
+
+
+class PadSpec(LayerSpec):
+    """Adds rows and columns of one value at the image's sides; zeros before a convolution become its padding."""
+
+    padding: PlainPadding = Field(description="positions added")
+    value: Number = Field(0.0, description="their value")
+
+    def layer(self) -> L.Layer:
+        return L.Pad(self.padding.edges(), self.value)
+
+
+SPREAD = "One channel goes with every channel of the others, one pixel with every pixel."
 
 PLAIN: dict[str, tuple[L.Layer, str]] = {
     "relu": (L.Relu(), "max(x, 0)."),
@@ -256,12 +358,26 @@ PLAIN: dict[str, tuple[L.Layer, str]] = {
     "sigmoid": (L.Sigmoid(), "1 / (1 + exp(-x))."),
     "tanh": (L.Tanh(), "Hyperbolic tangent."),
     "silu": (L.Silu(), "x * sigmoid(x)."),
+    "hard_swish": (L.HardSwish(), "x * (x / 6 + 1/2, limited to [0, 1])."),
+    "softplus": (L.Softplus(), "log(1 + exp(x))."),
+    "mish": (L.Mish(), "x * tanh(log(1 + exp(x)))."),
+    "neg": (L.Neg(), "-x."),
+    "abs": (L.Abs(), "The magnitude of x."),
+    "sqrt": (L.Sqrt(), "The square root of x; NaN where x is negative."),
+    "exp": (L.Exp(), "exp(x)."),
+    "channel_affine": (L.ChannelAffine(), "x * scale + shift, a scale and a shift for each channel."),
     "global_avg_pool2d": (L.GlobalAvgPool2d(), "The mean of each channel over the whole image."),
-    "add": (L.Add(), "Sum of two or more tensors of one shape."),
-    "mul": (L.Mul(), "Product of two or more tensors of one shape."),
+    "global_max_pool2d": (L.GlobalMaxPool2d(), "The largest value of each channel of the whole image."),
+    "add": (L.Add(), f"Sum of two or more tensors. {SPREAD}"),
+    "sub": (L.Sub(), f"The first tensor less the second. {SPREAD}"),
+    "mul": (L.Mul(), f"Product of two or more tensors. {SPREAD}"),
+    "div": (L.Div(), f"The first tensor divided by the second. {SPREAD}"),
+    "min": (L.Min(), f"The least value of two or more tensors. {SPREAD}"),
+    "max": (L.Max(), f"The greatest value of two or more tensors. {SPREAD}"),
     "concat": (L.Concat(), "Joins tensors along the channels."),
     "flatten": (L.Flatten(), "(channels, height, width) to one row of channels; needs a fixed size."),
     "softmax": (L.Softmax(), "exp(x) / sum(exp(x)) over the channels."),
+    "log_softmax": (L.LogSoftmax(), "x - log(sum(exp(x))) over the channels."),
     "identity": (L.Identity(), "Passes its input on; removed before planning."),
     "dropout": (L.Identity(), "Passes its input on, as dropout does at inference; removed before planning."),
 }
@@ -273,10 +389,19 @@ LAYER_SPECS: dict[str, type[LayerSpec]] = {
     "avg_pool2d": AvgPool2dSpec,
     "leaky_relu": LeakyReluSpec,
     "clip": ClipSpec,
+    "elu": EluSpec,
+    "selu": SeluSpec,
+    "hard_sigmoid": HardSigmoidSpec,
+    "gelu": GeluSpec,
+    "pow": PowSpec,
     "batch_norm": BatchNormSpec,
     "local_response_norm": LocalResponseNormSpec,
     "linear": LinearSpec,
     "upsample": UpsampleSpec,
     "depth_to_space": DepthToSpaceSpec,
+    "space_to_depth": SpaceToDepthSpec,
+    "slice_channels": SliceChannelsSpec,
+    "crop": CropSpec,
+    "pad": PadSpec,
     **dict.fromkeys(PLAIN, LayerSpec),
 }

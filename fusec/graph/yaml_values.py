@@ -24,6 +24,16 @@ def _printable(name: str) -> str:
     return name
 
 
+def one_of(*options: str) -> AfterValidator:
+    """A check that text is one of some words."""
+    def known(value: str) -> str:
+        if value not in options:
+            raise PydanticCustomError("choice", "Input should be {options}", {"options": " or ".join(options)})
+        return value
+
+    return AfterValidator(known)
+
+
 def _inside(path: str) -> str:
     posix, windows = PurePosixPath(path), PureWindowsPath(path)
     if posix.is_absolute() or windows.is_absolute() or windows.drive or ".." in (*posix.parts, *windows.parts):
@@ -108,6 +118,7 @@ WindowPair = Annotated[tuple[WindowPart, WindowPart], BeforeValidator(_pair),
 FactorPart = Annotated[int, Field(ge=1, le=MAX_FACTOR)]
 FactorPair = Annotated[tuple[FactorPart, FactorPart], BeforeValidator(_pair),
                        Field(title=f"1 to {MAX_FACTOR}, or [height, width]")]
+Place = Annotated[int, Field(ge=0, le=MAX_EXTENT, title="0 or more")]
 SparePart = Annotated[int, Field(ge=0, lt=MAX_WINDOW)]
 SparePair = Annotated[tuple[SparePart, SparePart], BeforeValidator(_pair), Field(title="0 or more, or [height, width]")]
 Padding = Annotated[Edges, BeforeValidator(_edges_or_same),

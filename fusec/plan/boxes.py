@@ -214,7 +214,7 @@ class Family:
 
     def _split_channels(self) -> Pyramid | None:
         """Footprints of a tile of one channel, or None where the chain's last layers need them all at once."""
-        if self.size[0] < 2 or not isinstance(self.chain.nodes[-1].layer, L.Windowed | L.GlobalAvgPool2d):
+        if self.size[0] < 2 or not isinstance(self.chain.nodes[-1].layer, L.Windowed | L.GlobalPool2d):
             return None
         try:
             return pyramid(self.chain, Tile(1, 1, *self._sides(self._whole is not None)))

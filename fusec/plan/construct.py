@@ -99,8 +99,10 @@ def _overlap(output: Footprint, step: int | None) -> dict[L.Axis, Overlap]:
 
 
 def _read(node: Node, position: int, buffer: Buffer, boxes: Pyramid) -> Read:
-    shared = buffer.space is Space.SCRATCH and isinstance(node.layer, L.MaxPool2d) and buffer.padding_value == 0
-    return Read(buffer, boxes.reads[node.name, position], guarded=buffer.space is Space.GLOBAL or shared)
+    layer = node.layer
+    shared = buffer.space is Space.SCRATCH and isinstance(layer, L.MaxPool2d) and buffer.padding_value == 0
+    looks = isinstance(layer, L.Pad) or (isinstance(layer, L.Upsample) and layer.linear)  # these test the border themselves
+    return Read(buffer, boxes.reads[node.name, position], guarded=buffer.space is Space.GLOBAL or shared or looks)
 
 
 def _global(chain: Chain, tensor: str, box: Footprint, images: int, device: Device) -> Buffer:

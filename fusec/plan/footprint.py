@@ -7,7 +7,7 @@ accelerators", MICRO 2016, section III; unions over several readers carry it to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, floor, lcm
@@ -15,7 +15,7 @@ from math import ceil, floor, lcm
 from fusec.errors import Infeasible
 from fusec.graph import layers as L
 from fusec.graph.graph import Node
-from fusec.graph.shapes import Shape
+from fusec.graph.shapes import Shape, sized_by
 from fusec.plan.merge import merged_pools
 from fusec.schedule.ir import WHOLE, Affine, Chain, Footprint, Tile
 
@@ -55,7 +55,7 @@ def pyramid(chain: Chain, tile: Tile, *, fresh: bool = False) -> Pyramid:
             raise Infeasible(f"'{node.name}' is read as a whole image, whose size is only known at run time")
         for position, tensor in enumerate(node.inputs):
             made = new_rows(out, tile.height) if fresh and tensor not in merged else out
-            box = reads[node.name, position] = read_box(node, made, chain.graph.input_shapes(node)[position])
+            box = reads[node.name, position] = read_box(node, position, made, chain.graph.input_shapes(node))
             needs.setdefault(tensor, []).append(box)
     for tensor in chain.inputs:
         tensors[tensor] = _union(needs[tensor], tensor)
@@ -96,20 +96,26 @@ def granularity(chain: Chain, axis: L.Axis) -> int:
     """Tile extents along `axis` must be multiples of this, so that every tensor's origin is a whole position."""
     scales: dict[str, Fraction] = {chain.output: Fraction(1)}
     for node in reversed(chain.nodes):
-        scale = scales[node.name]
-        for tensor in node.inputs:
-            scales.setdefault(tensor, scale * _scale(node.layer, axis))
+        scale, shapes = scales[node.name], chain.graph.input_shapes(node)
+        for position, tensor in enumerate(node.inputs):
+            rate = Fraction(0) if _is_spread(node.layer, position, shapes) else _scale(node.layer, axis)
+            scales.setdefault(tensor, scale * rate)
     return lcm(*(s.denominator for s in scales.values()))
 
 
-def read_box(node: Node, out: Footprint, shape: Shape) -> Footprint:
-    """What `node` reads of an input of `shape` to make the box `out`."""
-    layer = node.layer
-    if isinstance(layer, L.GlobalAvgPool2d | L.Flatten | L.Linear):
+def read_box(node: Node, position: int, out: Footprint, shapes: Sequence[Shape]) -> Footprint:
+    """What `node` reads of its input number `position` to make the box `out`; `shapes` are those of all inputs."""
+    layer, shape = node.layer, shapes[position]
+    if isinstance(layer, L.GlobalPool2d | L.Flatten | L.Linear) or _is_spread(layer, position, shapes):
         y, x = (WHOLE if (n := shape.along(a)) is None else Affine(Fraction(0), 0, n) for a in L.Axis)
         return Footprint(_channels(node, out.c, shape), y, x)
     y, x = (_spatial(layer, a, out.along(a)) for a in L.Axis)
     return Footprint(_channels(node, out.c, shape), y, x)
+
+
+def _is_spread(layer: L.Layer, position: int, shapes: Sequence[Shape]) -> bool:
+    """Whether the one pixel of an input goes with every pixel of the others."""
+    return position not in sized_by(layer, shapes)
 
 
 def _scale(layer: L.Layer, axis: L.Axis) -> Fraction:
@@ -122,7 +128,9 @@ def _scale(layer: L.Layer, axis: L.Axis) -> Fraction:
         return Fraction(1, layer.factor[axis.value])
     if isinstance(layer, L.DepthToSpace):
         return Fraction(1, layer.block)
-    if isinstance(layer, L.GlobalAvgPool2d | L.Flatten | L.Linear):
+    if isinstance(layer, L.SpaceToDepth):
+        return Fraction(layer.block)
+    if isinstance(layer, L.GlobalPool2d | L.Flatten | L.Linear):
         return Fraction(0)
     return Fraction(1)
 
@@ -138,6 +146,14 @@ def _spatial(layer: L.Layer, axis: L.Axis, out: Affine) -> Affine:
     elif isinstance(layer, L.Windowed):
         w = layer.window(axis)
         start, end = first * w.stride - w.before, last * w.stride - w.before + w.span - 1
+    elif isinstance(layer, L.Crop | L.Pad):
+        moved = layer.along(axis)[0] if isinstance(layer, L.Crop) else -layer.padding.along(axis)[0]
+        start, end = first + moved, last + moved
+    elif isinstance(layer, L.SpaceToDepth):
+        start, end = first * layer.block, (last + 1) * layer.block - 1
+    elif isinstance(layer, L.Upsample) and layer.linear:  # the pixels before and behind where a position lies
+        centre = (scale - 1) / 2 if layer.coordinates == "half_pixel" else Fraction(0)
+        start, end = floor(first * scale + centre), ceil(last * scale + centre)
     else:
         start, end = floor(first * scale), floor(last * scale)
     return Affine(out.scale * scale, start, end - start + 1)
@@ -149,7 +165,9 @@ def _channels(node: Node, out: Affine, shape: Shape) -> Affine:
     if isinstance(layer, L.Conv2d | L.ConvTranspose2d):
         depthwise = layer.groups == layer.out_channels == shape.channels
         return out if depthwise else whole
-    if isinstance(layer, L.LocalResponseNorm | L.Softmax):
+    if isinstance(layer, L.LocalResponseNorm | L.Softmax | L.LogSoftmax | L.SpaceToDepth | L.SliceChannels):
+        return whole
+    if isinstance(layer, L.Elementwise) and shape.channels == 1:
         return whole
     if isinstance(layer, L.Concat | L.DepthToSpace | L.Flatten | L.Linear):
         if out.scale != 0:
@@ -163,10 +181,10 @@ def _union(boxes: list[Footprint], tensor: str) -> Footprint:
 
 
 def _union_axis(parts: list[Affine], tensor: str) -> Affine:
-    if any(p.extent is None for p in parts):
-        return WHOLE
     if len({p.scale for p in parts}) > 1:
         raise Infeasible(f"the readers of '{tensor}' move over it at different rates")
+    if any(p.extent is None for p in parts):
+        return WHOLE
     start = min(p.offset for p in parts)
     end = max(p.offset + p.extent for p in parts if p.extent is not None)
     return Affine(parts[0].scale, start, end - start)

@@ -26,7 +26,7 @@ from fusec.schedule.ir import Chain, Tile
 Sizes = Mapping[str, tuple[int, int]]  # (height, width) of every tensor
 Extents = tuple[int, int]  # height, width
 Members = tuple[int, ...]  # of a group: indices of layers, rising
-BY_POSITION = (L.Activation, L.LocalResponseNorm, L.Softmax)  # read one position of one tensor, all its channels
+BY_POSITION = (L.Activation, L.LocalResponseNorm, L.Softmax, L.LogSoftmax)  # read one position of one tensor, all its channels
 
 
 @dataclass(frozen=True)

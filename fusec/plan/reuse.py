@@ -60,7 +60,8 @@ def _overlap(chain: Chain, pyramid: Pyramid, tensor: str, readers: list[Node], a
     made = pyramid.tensors[tensor].along(axis)
     if made.extent is None:
         return size
-    needed = min(read_box(r, _next(pyramid.tensors[r.name]), chain.shapes[tensor]).along(axis).offset for r in readers)
+    needed = min(read_box(r, r.inputs.index(tensor), _next(pyramid.tensors[r.name]), chain.graph.input_shapes(r))
+                 .along(axis).offset for r in readers)
     return min(max(made.offset + made.extent - needed, 0), size)
 
 

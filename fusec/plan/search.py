@@ -33,7 +33,7 @@ CHANNEL_TILES = (8, 16, 32, 64, 128, 256)
 IMAGE_TILES = (1, 2, 4, 8, 16, 32)
 LONGEST_STEP = 32  # rows of a step
 STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # of an image, one above the other
-POINTWISE = (L.GlobalAvgPool2d, L.Flatten, L.Activation, L.Add, L.Mul, L.Concat)
+POINTWISE = (L.GlobalPool2d, L.Flatten, L.Activation, L.Elementwise, L.Concat, L.SpaceToDepth, L.SliceChannels, L.Crop, L.Pad)
 KIB = 1024
 
 
@@ -301,7 +301,7 @@ def staging_options(chain: Chain, device: Device) -> list[tuple[str, ...]]:
     def any_of(tensor: str, kinds: type[L.Layer] | UnionType) -> bool:
         return any(isinstance(r, kinds) for r in readers[tensor])
 
-    allowed = [t for t in chain.inputs if chain.shapes[t].pinned or not any_of(t, L.GlobalAvgPool2d | L.Flatten)]
+    allowed = [t for t in chain.inputs if chain.shapes[t].pinned or not any_of(t, L.GlobalPool2d | L.Flatten)]
     if device.layout is Layout.NHWC:
         return [tuple(t for t in allowed if not all(isinstance(r, POINTWISE) for r in readers[t]))]
     windowed = tuple(t for t in allowed if any_of(t, L.Windowed))

@@ -33,6 +33,8 @@ Floats = NDArray[np.float64]
 WALKED = 1.05  # CUDA: strips against tiles, beyond what is counted; not yet measured
 OVERLAP_LOSS = {"cuda": 0.6, "cpu": 0.23}  # share of the shorter of compute and memory time the longer one does not hide
 FUNCTION_COST = 38.0  # instructions of an exponential, a power or a division per output
+FUNCTIONS = (L.LocalResponseNorm, L.Softmax, L.LogSoftmax, L.Sigmoid, L.Tanh, L.Silu, L.Elu, L.Selu, L.Softplus, L.Gelu, L.Mish,
+             L.Power, L.Sqrt, L.Exp, L.Div)  # the layers that take one
 ACTIVATION_COST = 1.2  # instructions of an epilogue's step per output
 
 # CUDA: one block of THREADS computes one stage after the other
@@ -157,7 +159,7 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
         extra += ACTIVATION_COST * len(pool.epilogue) / (pool.layer.kernel[0] * pool.layer.kernel[1])
     if not inputs:
         reads = _reads(layer, node, boxes.inside[:, boxes.index[first]])
-        function = FUNCTION_COST if isinstance(layer, L.LocalResponseNorm | L.Softmax | L.Sigmoid | L.Tanh | L.Silu) else 0.0
+        function = FUNCTION_COST if isinstance(layer, FUNCTIONS) else 0.0
         return Work(*made, reads, extra + function, direct=direct)
     depthwise = isinstance(layer, L.Conv2d) and layer.groups == layer.out_channels == chain.graph.shapes[first].channels
     grouped = not isinstance(layer, L.Conv2d) or layer.groups > 1
@@ -174,13 +176,15 @@ def _reads(layer: L.Layer, node: Node, read: Ints) -> float | Floats:
     """Values a layer without multiply-adds reads per output."""
     if isinstance(layer, L.Windowed):
         return float(layer.kernel[0] * layer.kernel[1])
-    if isinstance(layer, L.GlobalAvgPool2d):
+    if isinstance(layer, L.GlobalPool2d):
         return np.asarray(read[1] * read[2], dtype=np.float64)
     if isinstance(layer, L.LocalResponseNorm):
         return float(layer.size)
-    if isinstance(layer, L.Softmax):
+    if isinstance(layer, L.Softmax | L.LogSoftmax):
         return 3.0  # maximum, sum, result
-    return float(len(node.inputs)) if isinstance(layer, L.Add | L.Mul) else 1.0
+    if isinstance(layer, L.Upsample) and layer.linear:
+        return 4.0
+    return float(len(node.inputs)) if isinstance(layer, L.Elementwise) else 1.0
 
 
 def _memory(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, device: Device) -> Floats:

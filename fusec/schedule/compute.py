@@ -17,7 +17,7 @@ from fusec.graph.graph import Array, Node, Params
 from fusec.graph.reference_ops import apply
 from fusec.graph.shapes import Shape
 from fusec.schedule.box import Box, Extents
-from fusec.schedule.taps import READS_WHOLE_IMAGE, channel_taps, taps
+from fusec.schedule.taps import READS_WHOLE_IMAGE, channel_taps, input_taps, taps
 
 
 def input_window(node: Node, box: Box, position: int, shapes: Sequence[Shape], extents: Extents) -> Box:
@@ -33,7 +33,7 @@ def input_window(node: Node, box: Box, position: int, shapes: Sequence[Shape], e
     channels = _hull([c for out in box.c for c in channel_taps(node, position, shapes, out)])
     if isinstance(node.layer, READS_WHOLE_IMAGE):
         return Box(channels, range(extents[1]), range(extents[2]))
-    y, x = (_hull([p for out in r for p in taps(node.layer, a, out)])
+    y, x = (_hull([p for out in r for p in input_taps(node, position, shapes, a, out)])
             for a, r in zip(L.Axis, (box.y, box.x), strict=True))
     return Box(channels, y, x)
 
@@ -88,7 +88,13 @@ def _localised(layer: L.Layer, params: Params, box: Box, window: Box, shape: Sha
         height, width = layer.factor if isinstance(layer, L.Upsample) else (layer.block, layer.block)
         rows, columns = _part(box.y, window.y.start * height), _part(box.x, window.x.start * width)
         return layer, params, (ALL if isinstance(layer, L.Upsample) else _part(box.c, 0), rows, columns)
-    if isinstance(layer, L.LocalResponseNorm | L.Softmax):
+    if isinstance(layer, L.SliceChannels):
+        return replace(layer, start=0, stop=len(window.c)), params, (ALL, ALL, ALL)
+    if isinstance(layer, L.Crop | L.Pad):  # the window is what is left, or has the padding
+        return L.Identity(), params, (ALL, ALL, ALL)
+    if isinstance(layer, L.SpaceToDepth):
+        return layer, params, (_part(box.c, 0), ALL, ALL)
+    if isinstance(layer, L.LocalResponseNorm | L.Softmax | L.LogSoftmax):
         return layer, params, (_part(box.c, window.c.start), ALL, ALL)
     if isinstance(layer, L.Flatten):
         return layer, params, (_part(box.c, 0), ALL, ALL)

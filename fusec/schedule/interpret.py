@@ -22,7 +22,7 @@ from fusec.graph.shapes import size_rule
 from fusec.schedule.box import Box, Extents, box_at
 from fusec.schedule.compute import compute, input_window
 from fusec.schedule.ir import Buffer, Chain, Execution, Read, Schedule, Space, Stage
-from fusec.schedule.taps import wanted_outside
+from fusec.schedule.taps import repeats_edge, wanted_outside
 
 NOBODY = -1
 ROWS = 1 << 32  # an owner is the number of a buffer times this, plus a row of its tensor shifted by half of it
@@ -98,7 +98,7 @@ def run_time_extents(chain: Chain, inputs: Mapping[str, Array]) -> dict[str, Ext
             raise InputError(f"input '{tensor}' expects {shape}, not {'x'.join(map(str, actual))}", str(chain))
         extents[tensor] = (actual[0], actual[1], actual[2])
     for node in chain.nodes:
-        _, *size = extents[node.inputs[0]]
+        _, *size = extents[chain.graph.sized_by(node)[0]]
         height, width = (size_rule(node.layer, a)(size[a.value]) for a in Axis)
         extents[node.name] = (chain.shapes[node.name].channels, height, width)
     return extents
@@ -186,7 +186,8 @@ class _Machine:
 
     def _gather(self, stage: Stage, read: Read, window: Box) -> Array:
         """The values of a window of an input, padding included."""
-        patch = np.full((self.images, *window.shape), wanted_outside(stage.node.layer if stage.node else None), self.dtype)
+        layer = stage.node.layer if stage.node else None
+        patch = np.full((self.images, *window.shape), wanted_outside(layer), self.dtype)
         inside = window.clip(self.extents[read.buffer.tensor])
         if inside != window and not read.guarded:  # the buffer itself has to hold the padding
             if read.buffer.space is Space.GLOBAL:
@@ -194,7 +195,13 @@ class _Machine:
             inside = window
         if not inside.empty:
             patch[(slice(None), *window.slices(inside))] = self._load(stage, read.buffer, inside)
-        return patch
+        return self._edges_repeated(patch, window, inside) if repeats_edge(layer) and read.guarded else patch
+
+    def _edges_repeated(self, patch: Array, window: Box, inside: Box) -> Array:
+        """The patch of a window with what lies outside the image taken from the nearest position inside."""
+        borders = [(part.start - whole.start, whole.stop - part.stop)
+                   for whole, part in zip(window.ranges, inside.ranges, strict=True)]
+        return np.pad(patch[(slice(None), *window.slices(inside))], ((0, 0), *borders), mode="edge")
 
     def _load(self, stage: Stage, buffer: Buffer, part: Box) -> Array:
         box = self._box(buffer)

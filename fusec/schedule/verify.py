@@ -16,7 +16,7 @@ from fusec.graph.limits import MAX_EXTENT
 from fusec.schedule.box import AXES, span_at, within
 from fusec.schedule.ir import Affine, Buffer, Execution, Footprint, Overlap, Read, Schedule, Space, Stage
 from fusec.schedule.memory import ScratchLimit, check_limit, check_memory, live_elements, peak_stage
-from fusec.schedule.taps import READS_WHOLE_IMAGE, channel_taps, leaves_image, taps, wanted_outside
+from fusec.schedule.taps import READS_WHOLE_IMAGE, channel_taps, input_taps, leaves_image, repeats_edge, wanted_outside
 
 __all__ = ["live_elements", "peak_stage", "verify"]
 
@@ -98,9 +98,10 @@ def _check_start(schedule: Schedule, stage: Stage) -> None:
     if stage is schedule.stages[-1]:
         _require(stage.start == 0, f"{stage.name}: strips begin in row {stage.start} of theirs")
     made = {s.writes: s.start for s in schedule.stages}
-    for read in stage.reads:
+    for position, read in enumerate(stage.reads):
         if read.buffer in made and stage.node is not None:
-            rows = (taps(stage.node.layer, L.Axis.Y, stage.start + i) for i in range(schedule.fresh(stage)))
+            shapes = schedule.chain.graph.input_shapes(stage.node)
+            rows = (input_taps(stage.node, position, shapes, L.Axis.Y, stage.start + i) for i in range(schedule.fresh(stage)))
             needed = min((r[0] for r in rows if r), default=made[read.buffer] or 0)
             _require(needed >= (made[read.buffer] or 0),
                      f"{stage.name}: needs row {needed} of {read.buffer.name}, which a strip has from {made[read.buffer]} on")
@@ -177,9 +178,9 @@ def _check_claim(stage: Stage, read: Read) -> None:
         if claimed.extent is None or held.extent is None:
             _require(held.extent is None and read.buffer.space is Space.GLOBAL, f"{place} is a whole axis, which only device "
                      f"memory holds, not {held} in {read.buffer.space.value}")
-            continue
         _require(claimed.scale == held.scale, f"{place} moves at another rate than the buffer's {held}")
-        _require(within(span_at(claimed, 0, 0), span_at(held, 0, 0)), f"{place} is not inside the buffer's {held}")
+        _require(held.extent is None or within(span_at(claimed, 0, 0), span_at(held, 0, 0)),
+                 f"{place} is not inside the buffer's {held}")
 
 
 def _check_turn(schedule: Schedule, stage: Stage, read: Read) -> None:
@@ -225,7 +226,7 @@ def _needed(schedule: Schedule, stage: Stage, position: int, name: str, origin: 
     if isinstance(node.layer, READS_WHOLE_IMAGE):
         yield from _whole_axis(node, axis, shapes[position].along(axis), getattr(stage.reads[position].footprint, name))
         return
-    yield from _ends(taps(node.layer, axis, p) for p in _sample(made))
+    yield from _ends(input_taps(node, position, shapes, axis, p) for p in _sample(made))
 
 
 def _whole_axis(node: Node, axis: L.Axis, size: int | None, claimed: Affine) -> Iterator[range]:
@@ -253,6 +254,8 @@ def _check_padding(stage: Stage, read: Read) -> None:
         return
     wanted = wanted_outside(stage.node.layer)
     outside = any(leaves_image(stage.node.layer, axis) for axis in L.Axis)
+    _require(not outside or not repeats_edge(stage.node.layer),
+             f"{stage.name}: repeats the edge of {read.buffer.name}, but does not check where it is")
     _require(not outside or read.buffer.padding_value == wanted,
              f"{stage.name}: takes padding for {wanted:g}, but {read.buffer.name} holds {read.buffer.padding_value:g}")
 

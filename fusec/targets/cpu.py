@@ -15,14 +15,16 @@ from fusec.schedule.ir import Buffer, Layout, Schedule, Space, Stage
 from fusec.targets import geometry as G
 from fusec.targets.base import Call, MappedKernel, Struct
 from fusec.targets.device import Device
-from fusec.targets.mapper import Mapper
+from fusec.targets.mapper import ELEMENTWISE, Mapper
 from fusec.targets.packing import by_groups, depthwise, round_up
 
-_LIBRARIES = {"conv2d": "conv2d.hpp", "conv2d_pool": "conv2d.hpp", "depthwise_conv2d": "conv2d.hpp",
-              "conv_transpose2d": "conv_transpose2d.hpp", "max_pool2d": "pool.hpp", "avg_pool2d": "pool.hpp",
-              "global_avg_pool2d": "reduce.hpp", "softmax": "reduce.hpp", "copy": "pointwise.hpp", "concat": "pointwise.hpp",
-              "add": "pointwise.hpp", "mul": "pointwise.hpp", "upsample": "pointwise.hpp", "depth_to_space": "pointwise.hpp",
-              "flatten": "pointwise.hpp", "local_response_norm": "pointwise.hpp"}
+_LIBRARIES = {"conv2d": "conv2d.hpp", "conv2d_pool": "conv2d.hpp", "depthwise_conv2d": "conv2d.hpp", "conv_transpose2d":
+              "conv_transpose2d.hpp", "max_pool2d": "pool.hpp", "avg_pool2d": "pool.hpp", "global_avg_pool2d": "reduce.hpp",
+              "global_max_pool2d": "reduce.hpp", "softmax": "reduce.hpp", "copy": "pointwise.hpp", "concat": "pointwise.hpp",
+              "upsample": "pointwise.hpp", "depth_to_space": "pointwise.hpp", "flatten": "pointwise.hpp",
+              "local_response_norm": "pointwise.hpp", "log_softmax": "reduce.hpp", "upsample_linear": "resize.hpp",
+              "space_to_depth": "moves.hpp", "slice_channels": "moves.hpp", "pad": "moves.hpp"}
+_LIBRARIES |= dict.fromkeys(ELEMENTWISE.values(), "elementwise.hpp")
 
 _REGISTERS = {16: 32, 8: 16, 4: 16}  # vector registers of AVX-512, AVX2, and SSE or NEON
 
@@ -66,6 +68,7 @@ def fill_lanes(vector: int, group: int, channels: int, whole: bool) -> Lanes:
 class _CpuMapper(Mapper):
     libraries = _LIBRARIES
     core = ("core.hpp",)
+    activations = "activations.hpp"
     align = 16  # a cache line
 
     def buffer_type(self, buffer: Buffer, written: bool) -> str:

@@ -164,7 +164,8 @@ class _MatrixMapper(CudaMapper):
         planes = all(b.layout is Layout.NC8HW8 and b.footprint.c == stage.footprint.c for b in buffers)
         whole = stage.footprint.c.offset == 0 and (stage.footprint.c.scale * self.schedule.tile.channels) % 8 == 0
         return stage.node is not None and isinstance(stage.node.layer, L.Add | L.Activation) and planes and whole \
-            and len({self.shape(b).channels for b in buffers}) == 1
+            and len({self.shape(b).channels for b in buffers}) == 1 \
+            and self.schedule.chain.graph.sized_by(stage.node) == stage.node.inputs  # none is one pixel for all
 
     def _copies_planes(self, stage: Stage) -> bool:
         """Whether a load moves whole planes from device memory into scratch, zeros outside the image."""

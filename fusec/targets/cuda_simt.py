@@ -17,14 +17,16 @@ from fusec.targets import geometry as G
 from fusec.targets.base import Call, MappedKernel, Staging
 from fusec.targets.blocking import UNROLLED_SUMS, UNROLLED_WEIGHTS, Block, Work, choose, unroll_y
 from fusec.targets.device import Device
-from fusec.targets.mapper import Mapper
+from fusec.targets.mapper import ELEMENTWISE, Mapper
 from fusec.targets.packing import by_rows, by_taps, round_up, transposed_by_taps
 
-_LIBRARIES = {"conv2d": "conv2d.cuh", "conv2d_pool": "conv2d.cuh", "dense": "dense.cuh",
-              "conv_transpose2d": "conv_transpose2d.cuh", "max_pool2d": "pool.cuh", "avg_pool2d": "pool.cuh",
-              "global_avg_pool2d": "reduce.cuh", "softmax": "reduce.cuh", "copy": "pointwise.cuh", "concat": "pointwise.cuh",
-              "add": "pointwise.cuh", "mul": "pointwise.cuh", "upsample": "pointwise.cuh", "depth_to_space": "pointwise.cuh",
-              "flatten": "pointwise.cuh", "local_response_norm": "pointwise.cuh"}
+_LIBRARIES = {"conv2d": "conv2d.cuh", "conv2d_pool": "conv2d.cuh", "dense": "dense.cuh", "conv_transpose2d":
+              "conv_transpose2d.cuh", "max_pool2d": "pool.cuh", "avg_pool2d": "pool.cuh", "global_avg_pool2d": "reduce.cuh",
+              "global_max_pool2d": "reduce.cuh", "softmax": "reduce.cuh", "copy": "pointwise.cuh", "concat": "pointwise.cuh",
+              "upsample": "pointwise.cuh", "depth_to_space": "pointwise.cuh", "flatten": "pointwise.cuh",
+              "local_response_norm": "pointwise.cuh", "log_softmax": "reduce.cuh", "upsample_linear": "resize.cuh",
+              "space_to_depth": "moves.cuh", "slice_channels": "moves.cuh", "pad": "moves.cuh"}
+_LIBRARIES |= dict.fromkeys(ELEMENTWISE.values(), "elementwise.cuh")
 
 OTHER_REGISTERS = 40  # a thread of a stage without multiply-adds wants
 DENSE_REGISTERS = 128  # a thread of a linear layer wants, with two steps of weights and inputs under way
@@ -60,6 +62,7 @@ class CudaMapper(Mapper):
 
     libraries = _LIBRARIES
     core: tuple[str, ...] = ("float32.cuh", "core.cuh")
+    activations = "activations.cuh"
     align = 4  # 16 bytes, for float4 loads
 
     def __init__(self, schedule: Schedule, device: Device) -> None:

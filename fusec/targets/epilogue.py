@@ -15,6 +15,13 @@ from fusec.graph import layers as L
 from fusec.graph.graph import Node, Pointwise
 from fusec.targets.base import Packer
 
+# Library functions of the layers without weights or numbers.
+FUNCTIONS: dict[type[L.Layer], str] = {
+    L.Relu: "relu", L.Sigmoid: "sigmoid", L.Tanh: "tanh_activation", L.Silu: "silu", L.HardSwish: "hard_swish",
+    L.Softplus: "softplus", L.Mish: "mish", L.Neg: "negative", L.Abs: "absolute", L.Sqrt: "square_root", L.Exp: "exponential"}
+# Those whose functions every kernel has, in its core; all others have a library file of their own.
+IN_CORE = (L.Relu, L.LeakyRelu, L.PRelu, L.Clip, L.Sigmoid, L.Tanh, L.Silu, L.ChannelAffine)
+
 ParamReader = Callable[[int], str]  # offset of a per-channel array -> expression for the element of channel c
 
 
@@ -27,11 +34,21 @@ def literal(value: float) -> str:
 
 
 def epilogue(node: Node | None, channels: int, packer: Packer, read: ParamReader) -> tuple[str, ...]:
-    """Statements for all pointwise layers of a node, the node's own included when it is one."""
+    """Statements for all pointwise layers of a node, in their order."""
+    return tuple(_statement(p, channels, packer, read) for p in _pointwise(node))
+
+
+def beyond_core(node: Node | None) -> bool:
+    """Whether a node's epilogue needs functions that the core has not."""
+    return any(not isinstance(p.layer, IN_CORE) for p in _pointwise(node))
+
+
+def _pointwise(node: Node | None) -> tuple[Pointwise, ...]:
+    """All pointwise layers of a node, the node's own included when it is one."""
     if node is None:
         return ()
     own = (Pointwise(node.name, node.layer, node.params),) if isinstance(node.layer, L.Activation) else ()
-    return tuple(_statement(p, channels, packer, read) for p in (*own, *node.epilogue))
+    return (*own, *node.epilogue)
 
 
 def _statement(op: Pointwise, channels: int, packer: Packer, read: ParamReader) -> str:
@@ -42,15 +59,37 @@ def _statement(op: Pointwise, channels: int, packer: Packer, read: ParamReader) 
             np.asarray(op.params[name], np.float32), (channels,)), channels + 16))
         return read(offset)
 
-    if isinstance(layer, L.LeakyRelu):
-        return f"v = leaky_relu(v, {literal(layer.slope)});"
-    if isinstance(layer, L.PRelu):
-        return f"v = leaky_relu(v, {array('weight')});"
-    if isinstance(layer, L.Clip):
-        return f"v = clip(v, {literal(layer.low)}, {literal(layer.high)});"
-    if isinstance(layer, L.ChannelAffine):
-        return f"v = channel_affine(v, {array('scale')}, {array('shift')});"
-    words = {L.Relu: "relu", L.Sigmoid: "sigmoid", L.Tanh: "tanh_activation", L.Silu: "silu"}
-    if type(layer) not in words:
+    function, *arguments = _call(layer, array)
+    return f"v = {function}({', '.join(['v', *arguments])});"
+
+
+def _call(layer: L.Activation, array: Callable[[str], str]) -> tuple[str, ...]:
+    """The library function of an activation, and its arguments behind the value; `array` reads a weight of the channel."""
+    match layer:
+        case L.LeakyRelu():
+            return "leaky_relu", literal(layer.slope)
+        case L.PRelu():
+            return "leaky_relu", array("weight")
+        case L.Clip():
+            return "clip", literal(layer.low), literal(layer.high)
+        case L.ChannelAffine():
+            return "channel_affine", array("scale"), array("shift")
+        case L.Elu():
+            return "elu", literal(layer.alpha)
+        case L.Selu():
+            return "selu", literal(layer.alpha), literal(layer.gamma)
+        case L.HardSigmoid():
+            return "hard_sigmoid", literal(layer.alpha), literal(layer.beta)
+        case L.Gelu():
+            return ("gelu_tanh" if layer.approximate == "tanh" else "gelu",)
+        case L.Power():
+            return _power(layer)
+    if type(layer) not in FUNCTIONS:
         raise InternalError(f"no epilogue for {layer.kind}")
-    return f"v = {words[type(layer)]}(v);"
+    return (FUNCTIONS[type(layer)],)
+
+
+def _power(layer: L.Power) -> tuple[str, ...]:
+    if layer.factors is not None:
+        return (f"product<{layer.factors}>",)
+    return ("reciprocal",) if layer.exponent == -1 else ("power", literal(layer.exponent))

@@ -105,10 +105,22 @@ def enlarged_numbers(stage: Stage, read: Read, factors: tuple[int, int]) -> Numb
     return numbers
 
 
+def shrunk_numbers(stage: Stage, read: Read, block: int) -> Numbers:
+    """The block of output row y begins in read row y * BLOCK + OFFSET."""
+    offsets = (stage.footprint.along(a).offset * block - read.buffer.footprint.along(a).offset for a in L.Axis)
+    return {"BLOCK": block, **{f"OFFSET_{a.name}": offset for a, offset in zip(L.Axis, offsets, strict=True)}}
+
+
 def shift(stage: Stage, read: Read) -> tuple[int, int]:
-    """Row and column of the read box under the first position of the stage's box, for layers that keep positions."""
-    out, box = stage.footprint, read.buffer.footprint
-    return out.y.offset - box.y.offset, out.x.offset - box.x.offset
+    """Row and column of the read box under the first position of the stage's box, for layers that keep positions or move all
+    of them alike."""
+    layer, out, box = stage.node.layer if stage.node is not None else None, stage.footprint, read.buffer.footprint
+    down, right = 0, 0
+    if isinstance(layer, L.Crop):
+        down, right = layer.top, layer.left
+    elif isinstance(layer, L.Pad):
+        down, right = -layer.padding.top, -layer.padding.left
+    return out.y.offset + down - box.y.offset, out.x.offset + right - box.x.offset
 
 
 def open_sizes(schedule: Schedule) -> tuple[tuple[str, ...], Mapping[str, int]]:
@@ -119,7 +131,7 @@ def open_sizes(schedule: Schedule) -> tuple[tuple[str, ...], Mapping[str, int]]:
         key[tensor] = tensor
     for node in chain.nodes:
         rules = tuple(size_rule(node.layer, a) for a in L.Axis)
-        first = key[node.inputs[0]]
+        first = key[chain.graph.sized_by(node)[0]]
         key[node.name] = first if all(r.terms == ((1, 0, 1),) for r in rules) else (first, rules)
     used = dict.fromkeys(b.tensor for b in schedule.buffers)
     representatives: dict[object, str] = {}

@@ -15,12 +15,16 @@ import numpy as np
 from fusec.errors import InternalError
 from fusec.graph import layers as L
 from fusec.graph.graph import Array
-from fusec.graph.shapes import Shape
+from fusec.graph.shapes import Shape, sized_by
 from fusec.schedule.ir import Buffer, Execution, Read, Schedule, Space, Stage
 from fusec.targets import geometry as G
 from fusec.targets.base import BufferCode, Call, MappedKernel, Packer, Struct
 from fusec.targets.device import Device
-from fusec.targets.epilogue import epilogue, literal
+from fusec.targets.epilogue import beyond_core, epilogue, literal
+
+# Library functions of the elementwise layers; C++ has some of their kinds' names for its own.
+ELEMENTWISE: dict[type[L.Elementwise], str] = {
+    L.Add: "add", L.Sub: "subtract", L.Mul: "multiply", L.Div: "divide", L.Min: "minimum", L.Max: "maximum"}
 
 
 class Mapper(ABC):
@@ -28,6 +32,7 @@ class Mapper(ABC):
 
     libraries: dict[str, str]  # library function -> file
     core: tuple[str, ...]  # the files every kernel needs
+    activations: str  # the file of the activations that are not in them
     align: int  # elements every weight array starts at a multiple of
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
@@ -44,7 +49,8 @@ class Mapper(ABC):
             calls = tuple(replace(c, barrier=i == len(calls) - 1) for i, c in enumerate(calls))
         elif schedule.step is None:  # else the next step writes what this one's last call may still read
             calls = (*calls[:-1], replace(calls[-1], barrier=False))
-        libraries = tuple(dict.fromkeys((*self.core, *(self.libraries[c.function] for c in calls))))
+        more = (self.activations,) if any(beyond_core(s.node) for s in schedule.stages) else ()
+        libraries = tuple(dict.fromkeys((*self.core, *more, *(self.libraries[c.function] for c in calls))))
         tiles_c = -(-chain.shapes[chain.output].channels // schedule.tile.channels)
         return MappedKernel(schedule, self.device, threads, blocks_per_core, schedule.scratch_elements,
                             tuple(f"in{i}" for i in range(len(chain.inputs))), self.sizes, tiles_c,
@@ -120,24 +126,31 @@ class Mapper(ABC):
                 return (self.conv_transpose(index, stage),)
             case L.MaxPool2d() | L.AvgPool2d() as layer:
                 return (self.pool(index, stage, layer),)
-            case L.GlobalAvgPool2d():
-                return (self.call(index, stage, "global_avg_pool2d", {}, (self.read(stage),)),)
-            case L.Softmax():
-                return (self.call(index, stage, "softmax", {"DEPTH": self.input_channels(stage)}, self.shifted(stage)),)
+            case L.GlobalPool2d() as layer:
+                return (self.call(index, stage, layer.kind, {}, (self.read(stage),)),)
+            case L.Softmax() | L.LogSoftmax() as layer:
+                return (self.call(index, stage, layer.kind, {"DEPTH": self.input_channels(stage)}, self.shifted(stage)),)
             case L.LocalResponseNorm() as layer:
                 return (self.response_norm(index, stage, layer),)
             case L.Upsample() as layer:
-                numbers = G.enlarged_numbers(stage, stage.reads[0], layer.factor)
-                return (self.call(index, stage, layer.kind, numbers, (self.read(stage),)),)
+                return (self.upsample(index, stage, layer),)
             case L.DepthToSpace() as layer:
                 return (self.depth_to_space(index, stage, layer),)
+            case L.SpaceToDepth() as layer:
+                numbers = G.shrunk_numbers(stage, stage.reads[0], layer.block) | {"DEPTH": self.input_channels(stage)}
+                return (self.call(index, stage, layer.kind, numbers, (self.read(stage),)),)
+            case L.SliceChannels() as layer:
+                numbers = {"START": layer.start, "STEP": layer.step}
+                return (self.call(index, stage, layer.kind, numbers, self.shifted(stage)),)
+            case L.Pad() as layer:
+                return (self.pad(index, stage, layer),)
             case L.Flatten():
                 return (self.flatten(index, stage),)
             case L.Concat():
                 return self.concat(index, stage)
-            case L.Add() | L.Mul() as layer:
-                return (self.call(index, stage, layer.kind, {}, self.shifted(stage)),)
-            case L.Activation():
+            case L.Elementwise() as layer:
+                return (self.call(index, stage, ELEMENTWISE[type(layer)], {}, self.operands(stage, layer)),)
+            case L.Activation() | L.Crop():
                 return (self.call(index, stage, "copy", {}, self.shifted(stage)),)
             case layer:
                 raise InternalError(f"no stage for {layer.kind}: simplify should have removed it")
@@ -189,6 +202,21 @@ class Mapper(ABC):
         y, x = G.shift(stage, read)
         return f"shifted<{y}, {x}>({self.names[read.buffer]})"
 
+    def operands(self, stage: Stage, layer: L.Elementwise) -> tuple[str, ...]:
+        """The reads of an elementwise layer: as `shifted`, or one channel or pixel for all of the stage's."""
+        shapes = [self.shape(r.buffer) for r in stage.reads]
+        sized, channels = sized_by(layer, shapes), self.shape(stage.writes).channels
+
+        def operand(position: int, read: Read) -> str:
+            spread = (shapes[position].channels < channels, position not in sized)
+            if not any(spread):
+                return self.shift(stage, read)
+            channel, pixel = (str(s).lower() for s in spread)
+            y, x = (0, 0) if spread[1] else G.shift(stage, read)
+            return f"spread<{channel}, {pixel}, {y}, {x}>({self.names[read.buffer]})"
+
+        return tuple(operand(i, read) for i, read in enumerate(stage.reads))
+
     def pool(self, index: int, stage: Stage, layer: L.MaxPool2d | L.AvgPool2d) -> Call:
         small = layer.kernel[0] * layer.kernel[1] <= 25
         numbers = G.window_numbers(stage, stage.reads[0]) | {
@@ -202,6 +230,19 @@ class Mapper(ABC):
         numbers: G.Numbers = {"DEPTH": self.input_channels(stage), "SIZE": layer.size, "BEFORE": layer.size // 2,
                               "ALPHA": literal(layer.alpha), "BETA": literal(layer.beta), "K": literal(layer.k)}
         return self.call(index, stage, layer.kind, numbers, self.shifted(stage))
+
+    def upsample(self, index: int, stage: Stage, layer: L.Upsample) -> Call:
+        numbers = G.enlarged_numbers(stage, stage.reads[0], layer.factor)
+        if not layer.linear:
+            return self.call(index, stage, layer.kind, numbers, (self.read(stage),))
+        half = layer.coordinates == "half_pixel"
+        numbers |= {f"CENTRE_{a.name}": 1 - layer.factor[a.value] if half else 0 for a in L.Axis}
+        return self.call(index, stage, "upsample_linear", numbers, (self.read(stage),))
+
+    def pad(self, index: int, stage: Stage, layer: L.Pad) -> Call:
+        y, x = G.shift(stage, stage.reads[0])
+        numbers: G.Numbers = {"OFFSET_Y": y, "OFFSET_X": x, "VALUE": literal(layer.value)}
+        return self.call(index, stage, layer.kind, numbers, (self.read(stage),))
 
     def depth_to_space(self, index: int, stage: Stage, layer: L.DepthToSpace) -> Call:
         channels, dcr = self.shape(stage.writes).channels, layer.order is L.DepthToSpaceOrder.DCR

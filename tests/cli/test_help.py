@@ -14,7 +14,7 @@ from fusec.cli import COMMANDS, cli
 from fusec.version import VERSION
 from tests.cli.harness import invoke, run
 
-HEAVY = ("numpy", "networkx", "rich", "ruamel", "pydantic", "jinja2", "safetensors", "cupy", "PIL")
+HEAVY = ("numpy", "networkx", "rich", "ruamel", "pydantic", "jinja2", "safetensors", "cupy", "PIL", "onnx")
 
 
 def commands(group: click.Group = cli, above: str = "") -> Iterator[tuple[str, click.Command]]:

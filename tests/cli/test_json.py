@@ -108,6 +108,13 @@ def test_compare(net: str) -> None:
     assert max(judged) <= made["smallest_tolerance"] <= max(1.11 * max(judged), 1e-30)
 
 
+def test_convert(net: str, tmp_path: Path) -> None:
+    made = invoke_json("convert", "lenet5", tmp_path / "copy.yaml")
+    assert made.keys() == documented()["convert"]
+    assert made == {"network": "lenet5", "layers": 12, "file": str(tmp_path / "copy.yaml"),
+                    "weights": str(tmp_path / "copy.safetensors"), "changed": {}}
+
+
 def test_doctor() -> None:
     made = invoke_json("doctor")
     assert made.keys() == documented()["doctor"]

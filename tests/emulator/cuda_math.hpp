@@ -37,6 +37,7 @@ float atanf(float) noexcept;
 float ceilf(float) noexcept;
 float copysignf(float, float) noexcept;
 float cosf(float) noexcept;
+float erfcf(float) noexcept;
 float erff(float) noexcept;
 float exp2f(float) noexcept;
 float expf(float) noexcept;

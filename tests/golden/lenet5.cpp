@@ -316,26 +316,6 @@ INLINE void concat(const Out& out, const float* __restrict__ params, const In& i
   });
 }
 
-template <class S, class Out, class First, class... Rest>
-INLINE void add(const Out& out, const float* __restrict__ params, const First& first, const Rest&... rest) {
-  each_vector<S>(out, 0, [&](int n, int c, int y, int x, int count) {
-    const int channel = out.c0 + c;
-    auto v = first.template some<S::LANES>(n, channel, y, x, count);
-    ((v += rest.template some<S::LANES>(n, channel, y, x, count)), ...);
-    out.template put<S::LANES>(n, c, y, x, S::epilogue(v, channel, params), count);
-  });
-}
-
-template <class S, class Out, class First, class... Rest>
-INLINE void mul(const Out& out, const float* __restrict__ params, const First& first, const Rest&... rest) {
-  each_vector<S>(out, 0, [&](int n, int c, int y, int x, int count) {
-    const int channel = out.c0 + c;
-    auto v = first.template some<S::LANES>(n, channel, y, x, count);
-    ((v *= rest.template some<S::LANES>(n, channel, y, x, count)), ...);
-    out.template put<S::LANES>(n, c, y, x, S::epilogue(v, channel, params), count);
-  });
-}
-
 // Nearest neighbour: output row y lies in read row (y + PHASE) / FACTOR + OFFSET.
 template <class S, class Out, class In>
 INLINE void upsample(const Out& out, const float* __restrict__ params, const In& in) {
@@ -626,7 +606,7 @@ struct Stage7 {
   }
 };
 
-extern "C" __attribute__((visibility("default"))) void k_4bef0daaa8fe(
+extern "C" __attribute__((visibility("default"))) void k_878436824ebc(
     [[maybe_unused]] const float* const* inputs, float* out, [[maybe_unused]] const float* params, const int* sizes,
     long long tile, [[maybe_unused]] float* scratch) {
   const int batch = sizes[0], tiles_y = sizes[1], tiles_x = sizes[2];

@@ -145,7 +145,7 @@ def test_the_reference_has_every_key_with_its_words() -> None:
     for kind, model in LAYER_SPECS.items():
         assert f"### {kind}\n" in text
         assert all(field.title and field.description for field in model.model_fields.values()), kind
-    assert set(LAYER_SPECS) == set(L.LAYER_KINDS) - {"input", "channel_affine"} | {"relu6", "dropout"}
+    assert set(LAYER_SPECS) == set(L.LAYER_KINDS) - {"input"} | {"relu6", "dropout"}
 
 
 def test_the_page_names_the_shipped_networks() -> None:

@@ -42,6 +42,12 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "clip without an end": (lambda: L.Clip(0, math.inf), "high must be finite"),
     "clip too far": (lambda: L.Clip(0, 1e38), "high must be -1e"),
     "clip upside down": (lambda: L.Clip(2, 1), "high must not be below low"),
+    "elu": (lambda: L.Elu(math.nan), "elu: alpha must be finite"),
+    "selu": (lambda: L.Selu(gamma=math.inf), "selu: gamma must be finite"),
+    "hard sigmoid": (lambda: L.HardSigmoid(beta="0"), "beta must be a number"),  # type: ignore[arg-type]
+    "gelu": (lambda: L.Gelu("erf"), "gelu: approximate must be none or tanh, not 'erf'"),
+    "gelu, yes": (lambda: L.Gelu(True), "approximate must be none or tanh, not True"),  # type: ignore[arg-type]
+    "power": (lambda: L.Power(math.inf), "pow: exponent must be finite"),
     "eps": (lambda: L.BatchNorm(-1e-5), "eps must be 0 to"),
     "lrn without channels": (lambda: L.LocalResponseNorm(0), "size must be 1 to"),
     "lrn dividing by 0": (lambda: L.LocalResponseNorm(5, k=0), "k must be above 0"),
@@ -49,6 +55,15 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "no features": (lambda: L.Linear(0), "linear: out_features must be 1 to"),
     "upsample by 0": (lambda: L.Upsample((0, 2)), "upsample: factor must be 1 to 64"),
     "upsample too far": (lambda: L.Upsample((2, MAX_FACTOR + 1)), "factor must be 1 to 64"),
+    "upsample in cubes": (lambda: L.Upsample((2, 2), "cubic"), "upsample: mode must be nearest or linear, not 'cubic'"),
+    "upsample by corners": (lambda: L.Upsample((2, 2), "linear", "corners"), "coordinates must be half_pixel or"),
+    "block of pixels": (lambda: L.SpaceToDepth(65), "space_to_depth: block must be 1 to 64"),
+    "slice of nothing": (lambda: L.SliceChannels(3, 3), "stop must be above start, but 3 is not above 3"),
+    "slice backwards": (lambda: L.SliceChannels(0, 3, -1), "step must be 1 to"),
+    "slice from the end": (lambda: L.SliceChannels(-2, 3), "start must be 0 to"),
+    "crop": (lambda: L.Crop(left=-1), "crop: left must be 0 to"),
+    "pad": (lambda: L.Pad(1), r"pad: padding must be a Padding\("),  # type: ignore[arg-type]
+    "pad with infinity": (lambda: L.Pad(L.Padding(), math.inf), "value must be finite"),
     "block": (lambda: L.DepthToSpace(0), "depth_to_space: block must be 1 to 64"),
     "order": (lambda: L.DepthToSpace(2, "DCR"), "order must be a DepthToSpaceOrder"),  # type: ignore[arg-type]
 }

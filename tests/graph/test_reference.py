@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,21 +23,22 @@ from tests.strategies import float_graphs, float_images, integer_graphs, integer
 Arr = NDArray[Any]
 
 
-def onnx_run(operator: str, inputs: list[Arr], **attributes: Any) -> Arr:
-    """One ONNX operator of opset 18, run by ONNX Runtime in float32."""
+def onnx_run(operator: str, inputs: list[Arr], opset: int = 18, **attributes: Any) -> Arr:
+    """One ONNX operator, run by ONNX Runtime; what is no integer in float32, and what is empty left out."""
     onnx = pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
-    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
-    names = [f"i{k}" for k in range(len(inputs))]
+    helper, float32, int64 = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    names = [f"i{k}" if x.size else "" for k, x in enumerate(inputs)]
+    arrays = {n: x if x.dtype.kind == "i" else x.astype(np.float32) for n, x in zip(names, inputs, strict=True) if n}
     node = helper.make_node(operator, names, ["y"], **attributes)
-    given_ = [helper.make_tensor_value_info(n, float32, x.shape) for n, x in zip(names, inputs, strict=True)]
+    given_ = [helper.make_tensor_value_info(n, int64 if x.dtype.kind == "i" else float32, x.shape) for n, x in arrays.items()]
     graph = helper.make_graph([node], "one", given_, [helper.make_tensor_value_info("y", float32, None)])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (result,) = session.run(None, dict(zip(names, (np.asarray(x, dtype=np.float32) for x in inputs), strict=True)))
+    (result,) = session.run(None, arrays)
     return np.asarray(result)
 
 
@@ -152,6 +154,53 @@ def test_depth_to_space_is_onnx_depth_to_space(block: int, made: int, order: L.D
     np.testing.assert_array_equal(ours, onnx_run("DepthToSpace", [x], blocksize=block, mode=order.value))
 
 
+@given(SMALL, SMALL, SEEDS)
+def test_space_to_depth_is_onnx_space_to_depth(block: int, channels: int, seed: int) -> None:
+    x = np.random.default_rng(seed).permuted(np.arange(2.0 * channels * block**2 * 6)).astype(np.float32)
+    x = x.reshape(2, channels, 2 * block, 3 * block)
+    ours = apply(L.SpaceToDepth(block), {}, [x])
+    np.testing.assert_array_equal(ours, onnx_run("SpaceToDepth", [x], blocksize=block))
+    np.testing.assert_array_equal(apply(L.DepthToSpace(block, L.DepthToSpaceOrder.DCR), {}, [ours]), x)
+
+
+@given(images(), st.tuples(st.integers(1, 5), st.integers(1, 5)), st.sampled_from(["half_pixel", "asymmetric"]))
+def test_linear_upsample_is_onnx_resize(x: Arr, factor: tuple[int, int], coordinates: str) -> None:
+    ours = apply(L.Upsample(factor, "linear", coordinates), {}, [x])
+    scales = np.array([1, 1, *factor], np.float32)
+    theirs = onnx_run("Resize", [x, np.array([]), scales], mode="linear", coordinate_transformation_mode=coordinates)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    again = apply(L.Upsample(factor, "linear", coordinates), {}, [x.astype(np.float64)])
+    np.testing.assert_allclose(ours, again, rtol=1e-5, atol=1e-5)
+
+
+@given(images(), st.lists(st.integers(0, 3), min_size=4, max_size=4), st.sampled_from([0.0, -2.5]))
+def test_pad_is_onnx_pad(x: Arr, edges: list[int], value: float) -> None:
+    layer = L.Pad(L.Padding(*edges), value)
+    p = layer.padding
+    pads = [0, 0, p.top, p.left, 0, 0, p.bottom, p.right]
+    padded = apply(layer, {}, [x])
+    np.testing.assert_array_equal(padded, onnx_run("Pad", [x, np.array(pads), np.array(value)]))
+    np.testing.assert_array_equal(apply(L.Crop(*edges), {}, [padded]), x)
+
+
+@given(images(6), st.data())
+def test_slices_are_onnx_slices(x: Arr, data: st.DataObject) -> None:
+    """Of channels; and of pixels, in steps: a crop, and a pool whose window is one pixel."""
+    def bounds(extent: int) -> tuple[int, int, int]:
+        start = data.draw(st.integers(0, extent - 1))
+        return start, data.draw(st.integers(start + 1, extent)), data.draw(st.integers(1, 4))
+
+    def theirs(axis: int, start: int, stop: int, step: int) -> Arr:
+        return onnx_run("Slice", [x, np.array([start]), np.array([stop]), np.array([axis]), np.array([step])])
+
+    chosen = bounds(6)
+    np.testing.assert_array_equal(apply(L.SliceChannels(*chosen), {}, [x]), theirs(1, *chosen))
+    height = x.shape[2]
+    start, stop, step = bounds(height)
+    cropped = apply(L.Crop(start, height - stop), {}, [x])
+    np.testing.assert_array_equal(apply(L.MaxPool2d((1, 1), (step, 1)), {}, [cropped]), theirs(2, start, stop, step))
+
+
 @given(images(), SEEDS)
 def test_prelu_is_onnx_prelu(x: Arr, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -166,12 +215,62 @@ def test_prelu_is_onnx_prelu(x: Arr, seed: int) -> None:
     (L.LeakyRelu(0.125), "LeakyRelu", {"alpha": 0.125}),
     (L.Sigmoid(), "Sigmoid", {}),
     (L.Tanh(), "Tanh", {}),
+    (L.Elu(0.7), "Elu", {"alpha": 0.7}),
+    (L.Selu(), "Selu", {}),
+    (L.Selu(1.5, 2.0), "Selu", {"alpha": 1.5, "gamma": 2.0}),
+    (L.HardSigmoid(), "HardSigmoid", {}),
+    (L.HardSigmoid(0.3, 0.1), "HardSigmoid", {"alpha": 0.3, "beta": 0.1}),
+    (L.HardSwish(), "HardSwish", {}),
+    (L.Softplus(), "Softplus", {}),
+    (L.Mish(), "Mish", {}),
+    (L.Neg(), "Neg", {}),
+    (L.Abs(), "Abs", {}),
+    (L.Exp(), "Exp", {}),
     (L.Softmax(), "Softmax", {"axis": 1}),
+    (L.LogSoftmax(), "LogSoftmax", {"axis": 1}),
     (L.GlobalAvgPool2d(), "GlobalAveragePool", {}),
+    (L.GlobalMaxPool2d(), "GlobalMaxPool", {}),
 ], ids=lambda v: v.kind if isinstance(v, L.Layer) else "")
 def test_one_to_one_operators(layer: L.Layer, operator: str, attributes: dict[str, Any]) -> None:
     x = np.random.default_rng(3).normal(scale=8, size=(2, 7, 5, 3)).astype(np.float32)
     np.testing.assert_allclose(apply(layer, {}, [x]), onnx_run(operator, [x], **attributes), rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("layer", "operator"), [(L.Add(), "Add"), (L.Sub(), "Sub"), (L.Mul(), "Mul"), (L.Div(), "Div"),
+                                                 (L.Min(), "Min"), (L.Max(), "Max")], ids=lambda v: str(v))
+@pytest.mark.parametrize("shape", [(3, 4, 5), (1, 4, 5), (3, 1, 1), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("turned", [False, True])
+def test_elementwise_layers_are_onnx_operators(layer: L.Layer, operator: str, shape: tuple[int, ...], turned: bool) -> None:
+    rng = np.random.default_rng(7)
+    inputs = [rng.normal(size=(2, *s)).astype(np.float32) for s in ((3, 4, 5), shape)][::-1 if turned else 1]
+    np.testing.assert_allclose(apply(layer, {}, inputs), onnx_run(operator, inputs), rtol=1e-6)
+    assert infer(layer, [Shape(*x.shape[1:]) for x in inputs]) == Shape(3, 4, 5)
+
+
+def test_extremes_of_several_tensors() -> None:
+    a, b, c = (np.array([[[v]]]) for v in ([1.0, 5, np.nan, 2], [4.0, 2, 3, np.nan], [3.0, 3, 3, 3]))
+    np.testing.assert_array_equal(apply(L.Min(), {}, [a, b, c])[0, 0], [[1, 2, np.nan, np.nan]])
+    np.testing.assert_array_equal(apply(L.Max(), {}, [a, b, c])[0, 0], [[4, 5, np.nan, np.nan]])
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_is_onnx_gelu(approximate: str) -> None:
+    x = np.linspace(-8, 8, 2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    theirs = onnx_run("Gelu", [x], opset=20, approximate=approximate)
+    np.testing.assert_allclose(apply(L.Gelu(approximate), {}, [x]), theirs, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3, 8, -1, 0.5, -2, 1.7, 9])
+def test_power_is_onnx_pow(exponent: float) -> None:
+    x = np.linspace(-3, 3, 2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    theirs = onnx_run("Pow", [x, np.array(float(exponent))])
+    np.testing.assert_allclose(apply(L.Power(exponent), {}, [x]), theirs, rtol=1e-5)
+    assert np.isnan(theirs).any() == (exponent != round(exponent))
+
+
+def test_sqrt_is_onnx_sqrt() -> None:
+    x = np.linspace(-1, 9, 120, dtype=np.float32).reshape(2, 3, 4, 5)
+    np.testing.assert_allclose(apply(L.Sqrt(), {}, [x]), onnx_run("Sqrt", [x]), rtol=1e-6)
 
 
 def test_clip_is_onnx_clip() -> None:
@@ -350,12 +449,58 @@ def test_moving_and_joining_by_hand() -> None:
     np.testing.assert_array_equal(scaled, [[[[2, 4]], [[2, 1]]]])
 
 
+def test_linear_upsample_by_hand() -> None:
+    x = np.array([[[[0.0, 4, 12]]]])
+    half, corner = (apply(L.Upsample((1, 2), "linear", c), {}, [x])[0, 0, 0] for c in ("half_pixel", "asymmetric"))
+    np.testing.assert_array_equal(half, [0, 1, 3, 6, 10, 12])
+    np.testing.assert_array_equal(corner, [0, 2, 4, 8, 12, 12])
+
+
+def test_what_leaves_nothing_is_refused() -> None:
+    x = np.ones((1, 1, 3, 3))
+    for layer in (L.Crop(1, 2), L.Crop(right=4), L.SpaceToDepth(4)):
+        with pytest.raises(InputError, match="3x3 pixels"):
+            apply(layer, {}, [x])
+
+
+def test_log_softmax_is_stable() -> None:
+    x = np.array([1e4, 0, -1e4], dtype=np.float32).reshape(1, 3, 1, 1)
+    np.testing.assert_array_equal(apply(L.LogSoftmax(), {}, [x]).ravel(), [0, -1e4, -2e4])
+
+
 def test_logistic_functions_keep_to_range() -> None:
     x = np.array([-1e4, -50.0, 0, 50, 1e4], dtype=np.float32).reshape(1, 1, 1, 5)
     with np.errstate(over="raise", invalid="raise"):
         sigmoid, silu = apply(L.Sigmoid(), {}, [x]).ravel(), apply(L.Silu(), {}, [x]).ravel()
     np.testing.assert_allclose(sigmoid, [0, math.exp(-50), 0.5, 1, 1], rtol=1e-6)
     np.testing.assert_allclose(silu, [0, -50 * math.exp(-50), 0, 50, 1e4], rtol=1e-6)
+
+
+EXTREME = np.array([-3e38, -1e4, -50.0, -1e-30, 0, 1e-30, 50, 1e4, 3e38])
+
+
+@pytest.mark.parametrize(("layer", "wanted"), [
+    (L.Elu(2.0), lambda v: v if v > 0 else 2 * math.expm1(v)),
+    (L.Selu(2.0, 0.5), lambda v: 0.5 * v if v > 0 else math.expm1(v)),
+    (L.HardSigmoid(), lambda v: min(max(0.2 * v + 0.5, 0), 1)),
+    (L.HardSwish(), lambda v: v * min(max(v / 6 + 0.5, 0), 1)),
+    (L.Softplus(), lambda v: v + math.log1p(math.exp(-v)) if v > 0 else math.log1p(math.exp(v))),
+    (L.Gelu(), lambda v: v * math.erfc(-v / math.sqrt(2)) / 2),
+    (L.Mish(), lambda v: v * math.tanh(max(v, 0) + math.log1p(math.exp(-abs(v))))),
+], ids=lambda v: v.kind if isinstance(v, L.Layer) else "")
+def test_activations_keep_to_range(layer: L.Layer, wanted: Callable[[float], float]) -> None:
+    """No formula overflows on the way in float32; far from zero the functions are what they tend to."""
+    x = EXTREME.astype(np.float32).reshape(1, 1, 3, 3)
+    with np.errstate(over="raise", invalid="raise"):
+        made = apply(layer, {}, [x])
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(made.ravel(), [wanted(float(v)) for v in x.ravel()], rtol=1e-5, atol=1e-37)
+
+
+@pytest.mark.parametrize("layer", [L.Elu(), L.Selu(), L.HardSigmoid(), L.HardSwish(), L.Softplus(), L.Gelu(), L.Gelu("tanh"),
+                                   L.Mish(), L.Neg(), L.Abs(), L.Power(2), L.Power(0.5), L.Sqrt(), L.Exp()], ids=str)
+def test_activations_keep_nan(layer: L.Layer) -> None:
+    assert np.isnan(apply(layer, {}, [np.full((1, 1, 1, 1), np.nan)])).all()
 
 
 # ---- graphs
@@ -409,6 +554,8 @@ def test_run_reports_branches_that_do_not_meet() -> None:
     two = LayerGraph("net", [Node("a", L.Input(1)), Node("b", L.Input(1)), Node("c", L.Add(), ("a", "b"))])
     with pytest.raises(InputError, match="different numbers of images: 1, 2"):
         run(two, {"a": np.ones((1, 1, 4, 4)), "b": np.ones((2, 1, 4, 4))})
+    with pytest.raises(InputError, match="c: add reads images of 1x1 and 4x4 pixels"):  # one pixel by chance is not spread
+        run(two, {"a": np.ones((1, 1, 1, 1)), "b": np.ones((1, 1, 4, 4))})
     with pytest.raises(InputError, match="2 inputs"):
         run(two, np.ones((1, 1, 4, 4)))
 
@@ -427,7 +574,7 @@ def test_large_batches_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) ->
     back = L.ConvTranspose2d((3, 2), stride=(2, 1), out_channels=4, groups=2)
     params = {"weight": integers(rng, 4, 2, 3, 2), "bias": integers(rng, 4)}
     whole = [apply(layer, params, [x]) for layer in (conv, back)]
-    monkeypatch.setattr("fusec.graph.reference_ops.BLOCK_ELEMENTS", 250)
+    monkeypatch.setattr("fusec.graph.reference_ops.windows.BLOCK_ELEMENTS", 250)
     parts = [apply(layer, params, [x]) for layer in (conv, back)]
     for a, b in zip(whole, parts, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -80,7 +80,15 @@ def test_shapes_by_hand() -> None:
     assert infer(L.Flatten(), [Shape(4, 11, 11)]) == Shape(484, 1, 1)
     assert infer(L.DepthToSpace(2), [Shape(12, None, 5)]) == Shape(3, None, 10)
     assert infer(L.Concat(), [Shape(3, None, None), Shape(5, None, None)]) == Shape(8, None, None)
-    assert infer(L.GlobalAvgPool2d(), [Shape(3, None, None)]) == Shape(3, 1, 1)
+    assert infer(L.GlobalAvgPool2d(), [Shape(3, None, None)]) == infer(L.GlobalMaxPool2d(), [Shape(3, 4, 4)]) == Shape(3, 1, 1)
+    assert infer(L.Crop(1, 2, 3, 4), [Shape(3, 4, None)]) == Shape(3, 1, None)
+    assert infer(L.Pad(L.Padding(1, 2, 3, 4)), [Shape(3, 4, 5)]) == Shape(3, 7, 12)
+    assert infer(L.SpaceToDepth(2), [Shape(3, None, 6)]) == Shape(12, None, 3)
+    assert infer(L.SliceChannels(1, 8, 3), [Shape(8, None, 6)]) == Shape(3, None, 6)
+    assert infer(L.Mul(), [Shape(8, 1, 1), Shape(8, None, None)]) == Shape(8, None, None)
+    assert infer(L.Sub(), [Shape(1, None, 5), Shape(8, None, 5)]) == Shape(8, None, 5)
+    assert infer(L.Max(), [Shape(1, 1, 1), Shape(8, 1, 1), Shape(1, 4, 5)]) == Shape(8, 4, 5)
+    assert infer(L.Add(), [Shape(4, 1, 1), Shape(4, 1, 1)]) == Shape(4, 1, 1)
     assert str(Shape(3, None, 5)) == "3x?x5"
 
 
@@ -92,8 +100,15 @@ def test_shapes_by_hand() -> None:
     (L.Upsample((1, 2)), [Shape(1, 4, MAX_EXTENT)], "over the limit"),
     (L.DepthToSpace(3), [Shape(12, 4, 4)], "multiple of 9 channels, not 12"),
     (L.Add(), [Shape(3, 4, 4), Shape(3, 4, 5)], "one shape, not 3x4x4, 3x4x5"),
-    (L.Mul(), [Shape(3, 4, 4), Shape(1, 4, 4)], "one shape"),
+    (L.Mul(), [Shape(3, 4, 4), Shape(2, 4, 4)], "mul needs inputs of one shape, not 3x4x4, 2x4x4"),
+    (L.Max(), [Shape(3, 4, 4), Shape(1, 1, 1), Shape(2, 4, 4)], "one shape"),
+    (L.Sub(), [Shape(3, None, None), Shape(3, 4, None)], "one shape, not 3x?x?, 3x4x?"),
+    (L.Add(), [Shape(3, 4, 4), Shape(3, 1, 4)], "one shape, not 3x4x4, 3x1x4"),
     (L.Concat(), [Shape(3, 4, 4), Shape(3, 5, 4)], "one height and width"),
+    (L.Crop(2, 2, 0, 0), [Shape(1, 4, 4)], "output height would be 0: 4 of 4 are taken off"),
+    (L.SpaceToDepth(2), [Shape(1, 4, 5)], "a multiple of 2 as width, not 5"),
+    (L.SliceChannels(2, 5), [Shape(4, None, None)], "takes channels 2 to 4, but its input has 4"),
+    (L.Pad(L.Padding(MAX_EXTENT)), [Shape(1, 1, 1)], "over the limit"),
 ])
 def test_what_does_not_fit_is_refused(layer: L.Layer, inputs: list[Shape], words: str) -> None:
     with pytest.raises(InputError, match=words.replace("?", r"\?")):

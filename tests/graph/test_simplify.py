@@ -115,6 +115,62 @@ def test_the_original_is_left_as_it_was(graph: LayerGraph) -> None:
             np.testing.assert_array_equal(kept.params[name], values)
 
 
+# ---- padding
+
+
+def pad(name: str, source: str, *edges: int, value: float = 0.0) -> Node:
+    return node(name, L.Pad(L.Padding(*edges), value), source)
+
+
+def test_zeros_become_padding() -> None:
+    """Through several pads, and beside readers that take none; the pads that nobody reads are gone."""
+    pool = L.AvgPool2d((3, 3), (2, 2), padding=L.Padding(1, 0, 0, 1))
+    graph = net(pad("p", "in", 1, 2, 0, 1), pad("q", "p", 0, 1, 2, 0), conv("c", "q", 2, 3), node("a", pool, "p"),
+                node("m", L.MaxPool2d((2, 2)), "p"), pad("r", "c", 3), conv("d", "r", 3, 2))
+    simplified = simplify(graph)
+    assert [n.label for n in simplified.graph.layers] == ["p", "c", "a", "m", "d"]
+    assert simplified.absorbed["q"] == "c"
+    assert simplified.absorbed["r"] == "d"
+    assert {n.name: n.inputs[0] for n in simplified.graph.layers} == {"p": "in", "c": "in", "a": "in", "m": "p", "d": "c"}
+    assert simplified.graph["a"].layer.padding == L.Padding(2, 2, 0, 2)  # type: ignore[attr-defined]
+    assert simplified.graph["c"].layer.padding == L.Padding(2, 4, 3, 2)  # type: ignore[attr-defined]
+    assert simplified.graph["d"].layer.padding == L.Padding(4, 1, 1, 1)  # type: ignore[attr-defined]
+    assert_same_outputs(graph, simplified, normal(2, 2, 6, 6), 0)
+
+
+def test_zeros_become_a_pools_padding() -> None:
+    graph = net(pad("p", "in", 1, 1, 1, 1), pad("q", "p", 1), node("a", L.AvgPool2d((3, 3), (2, 2)), "q"))
+    simplified = simplify(graph)
+    assert [n.label for n in simplified.graph.layers] == ["a"]
+    assert simplified.graph["a"].layer.padding == L.Padding(2, 1, 1, 1)  # type: ignore[attr-defined]
+    assert simplified.absorbed == {"in": "in", "p": "a", "q": "a", "a": "a"}
+    assert_same_outputs(graph, simplified, normal(2, 2, 6, 6), 0)
+
+
+@pytest.mark.parametrize(("padding", "reader"), [
+    (pad("p", "in", 1, value=1.0), conv("r", "p", 2, 3)),
+    (pad("p", "in", 3), node("r", L.AvgPool2d((3, 3)), "p")),
+    (pad("p", "in", 1), node("r", L.AvgPool2d((3, 3), ceil_mode=True), "p")),
+    (pad("p", "in", 1), node("r", L.AvgPool2d((3, 3), count_include_pad=False), "p")),
+    (pad("p", "in", 1), node("r", L.MaxPool2d((3, 3)), "p")),
+    (replace(pad("p", "in", 1), epilogue=(Pointwise("e", L.Exp()),)), conv("r", "p", 2, 3)),
+], ids=str)
+def test_pads_that_are_no_padding_stay(padding: Node, reader: Node) -> None:
+    graph = net(padding, reader)
+    simplified = simplify(graph)
+    assert [n.name for n in simplified.graph.layers] == ["p", "r"]
+    assert_same_outputs(graph, simplified, normal(2, 2, 6, 6), 0)
+
+
+def test_a_pad_that_is_seen_stays_and_pads_nothing_else() -> None:
+    graph = net(pad("p", "in", 1), conv("r", "p", 2, 3), node("none", L.Crop(), "r"), node("zero", L.Pad(L.Padding()), "none"),
+                outputs=["p", "zero"])
+    simplified = simplify(graph)
+    assert [(n.name, n.inputs) for n in simplified.graph.layers] == [("p", ("in",)), ("r", ("in",))]
+    assert simplified.output_names == {"p": "p", "zero": "r"}
+    assert_same_outputs(graph, simplified, normal(2, 2, 6, 6), 0)
+
+
 # ---- names
 
 
@@ -175,6 +231,18 @@ def test_a_batch_norm_nobody_can_take_becomes_a_channel_affine() -> None:
     assert [n.label for n in simplified.graph.layers] == ["bn0", "conv1+relu1+bn1", "conv2", "bn2", "sum"]
     assert isinstance(simplified.graph["bn0"].layer, L.ChannelAffine)
     assert isinstance(simplified.graph["conv1"].epilogue[1].layer, L.ChannelAffine)
+    assert_same_outputs(graph, simplified, normal(2, 2, 6, 6), 1e-5)
+    assert_same_outputs(in_double(graph), simplify(in_double(graph)), normal(2, 2, 6, 6), 1e-12)
+
+
+def test_constants_of_each_channel_fold_as_batch_norms_do() -> None:
+    def affine(name: str, source: str, channels: int) -> Node:
+        return Node(name, L.ChannelAffine(), (source,), {"scale": normal(channels), "shift": normal(channels)})
+
+    graph = net(affine("first", "in", 2), conv("conv1", "first", 2, 3), affine("a", "conv1", 3), affine("b", "a", 3),
+                node("relu1", L.Relu(), "b"), affine("c", "relu1", 3))
+    simplified = simplify(graph)
+    assert [n.label for n in simplified.graph.layers] == ["first", "conv1+relu1+c"]
     assert_same_outputs(graph, simplified, normal(2, 2, 6, 6), 1e-5)
     assert_same_outputs(in_double(graph), simplify(in_double(graph)), normal(2, 2, 6, 6), 1e-12)
 

@@ -29,7 +29,7 @@ ONE_PROBLEM = {
     "unknown type": (network("{name: a, type: §conv2}"), "unknown layer type 'conv2'", "'conv2d'"),
     "unknown type, nothing near": (network("{name: a, type: §zzz}"), "unknown layer type 'zzz'", "known are conv2d"),
     "type that is no word": (network("{name: a, type: §[relu]}"), "unknown layer type ['relu']", "known are"),
-    "internal type": (network("{name: a, type: §channel_affine}"), "unknown layer type 'channel_affine'", ""),
+    "internal type": (network("{name: a, type: §input}"), "unknown layer type 'input'", ""),
     "layer that is no mapping": (network("§conv2d"), "a layer is a mapping, not 'conv2d'", "write {name"),
     "zero size": (network("{name: a, type: linear, out_features: §0}"), "'out_features' should be greater", "1 to 1,048,576"),
     "negative size": (network("{name: a, type: conv2d, out_channels: §-4, kernel: 3}"), "not -4", "1 to 1,048,576"),
@@ -69,6 +69,9 @@ ONE_PROBLEM = {
     "output padding too wide": (
         network("{name: a, type: conv_transpose2d, out_channels: 1, kernel: 3, stride: 2, output_padding: §2}"),
         "below the stride", "output_padding"),
+    "unknown approximation": (network("{name: a, type: gelu, approximate: §tan}"), "none or tanh, not 'tan'", "none or tanh"),
+    "slice of nothing": (network("{name: a, type: slice_channels, start: 2, stop: §2}"), "above start, not 2", "1 to"),
+    "unknown mode": (network("{name: a, type: upsample, factor: 2, mode: §cubic}"), "linear, not 'cubic'", "nearest or"),
     "unknown order": (network("{name: a, type: depth_to_space, block: 1, order: §dcr}"), "DCR or CRD, not 'dcr'", "DCR or CRD"),
     "negative eps": (network("{name: a, type: batch_norm, eps: §-1}"), "'eps'", "0 or more"),
     "duplicate name": (network("{name: a, type: relu}", "§{name: a, type: tanh}"), "duplicate name 'a'", "line 4"),

@@ -61,6 +61,14 @@ def test_branches_are_united() -> None:
     (L.AvgPool2d((3, 3), (2, 2), ceil_mode=True), 4, (2, 0, 9)),
     (L.Upsample((2, 2)), 4, (Fraction(1, 2), 0, 2)),
     (L.Upsample((3, 1)), 6, (Fraction(1, 3), 0, 2)),
+    (L.Upsample((2, 2), "linear"), 4, (Fraction(1, 2), -1, 4)),
+    (L.Upsample((3, 3), "linear"), 6, (Fraction(1, 3), -1, 4)),
+    (L.Upsample((1, 1), "linear"), 6, (1, 0, 6)),
+    (L.Upsample((2, 2), "linear", "asymmetric"), 4, (Fraction(1, 2), 0, 3)),
+    (L.SpaceToDepth(3), 4, (3, 0, 12)),
+    (L.Crop(2, 1), 4, (1, 2, 4)),
+    (L.Pad(L.Padding(2, 1)), 4, (1, -2, 4)),
+    (L.MaxPool2d((1, 1), (3, 3)), 4, (3, 0, 10)),
     (L.ConvTranspose2d((4, 4), (2, 2), padding=L.Padding(1, 1, 1, 1)), 4, (Fraction(1, 2), -1, 4)),
     (L.ConvTranspose2d((2, 2), (2, 2)), 4, (Fraction(1, 2), 0, 2)),
     (L.ConvTranspose2d((3, 3), (1, 1), padding=L.Padding(1, 1, 1, 1)), 4, (1, -1, 6)),
@@ -95,6 +103,19 @@ def test_enlargements_side_by_side_need_a_common_multiple() -> None:
     assert (boxes["a"].y, boxes["b"].y) == (Affine(Fraction(1, 3), 0, 2), Affine(Fraction(1, 2), 0, 3))
 
 
+def test_one_pixel_or_channel_goes_with_all() -> None:
+    """What is spread stands still whatever the tile; behind it nothing has to divide the tile."""
+    graph = network(L.Input(8), outputs=("s", "t"), g=L.GlobalMaxPool2d(), k=L.ConvTranspose2d((1, 1), (3, 3), out_channels=8),
+                    s=(L.Mul(), "k", "x"), j=(conv(1), "x"), t=(L.Add(), "j", "x"))
+    chain, still = Chain(graph, ("k", "s")), Affine(Fraction(0), 0, 1)
+    boxes = pyramid(chain, Tile(1, 2, 4, 4)).tensors
+    assert (boxes["k"].c, boxes["k"].y, boxes["k"].x) == (Affine(Fraction(1), 0, 2), still, still)
+    assert (boxes["g"].c, boxes["g"].y) == (Affine(Fraction(0), 0, 8), still)
+    assert granularity(chain, L.Axis.Y) == 1
+    boxes = pyramid(Chain(graph, ("j", "t")), Tile(1, 8, 4, 4)).tensors
+    assert (boxes["j"].c, boxes["j"].y, boxes["x"].y) == (still, Affine(Fraction(1), 0, 4), Affine(Fraction(1), -1, 6))
+
+
 def test_channels() -> None:
     graph = network(L.Input(8), d=conv(8, groups=8), p=conv(6, 1), q=L.Relu())
     tile = Tile(1, 2, 4, 4)
@@ -122,6 +143,7 @@ def test_whole_images() -> None:
     (network(L.Input(3), a=conv(4), b=(conv(4), "a"), c=(L.Concat(), "a", "b")), Tile(1, 2, 4, 4), "'c' mixes channels"),
     (network(L.Input(4, 8, 1), a=L.Relu(), b=(L.Conv2d((8, 1)), "a"), c=(L.Upsample((8, 1)), "b"), d=(L.Relu(), "a"),
              e=(L.Concat(), "c", "d")), Tile(1, 5, 2, 1), "different rates"),
+    (network(L.Input(3), g=L.GlobalMaxPool2d(), s=(L.Mul(), "x", "g")), Tile(1, 3, 4, 4), "'x' move over it at"),
     (network(L.Input(3), outputs=("b",), a=conv(4), b=(conv(4), "x")), Tile(1, 4, 4, 4), "'a' is not read inside"),
 ])
 def test_tiles_that_cannot_be(graph: LayerGraph, tile: Tile, message: str) -> None:

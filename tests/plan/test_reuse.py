@@ -17,7 +17,7 @@ from fusec.plan.cost import Nominal, sizes_of
 from fusec.plan.footprint import granularity, pyramid
 from fusec.plan.reuse import Kept, kept
 from fusec.schedule.ir import Chain, Space, Tile
-from fusec.schedule.taps import READS_WHOLE_IMAGE, taps
+from fusec.schedule.taps import READS_WHOLE_IMAGE, input_taps
 from fusec.targets.device import DEVICES
 from tests.plan.networks import Net
 from tests.strategies import float_graphs, sizes
@@ -99,8 +99,10 @@ def test_the_rows_kept_are_enough(case: tuple[Chain, Nominal, tuple[int, int]]) 
     for end in range(height, extents[chain.output][0], height):
         done = needed(chain, extents, end)
         for tensor, count in rows.items():
-            later = {p for r in chain.nodes if tensor in r.inputs and not isinstance(r.layer, READS_WHOLE_IMAGE)
-                     for o in last[r.name] - done[r.name] for p in taps(r.layer, L.Axis.Y, o)} & done[tensor]
+            readers = [(r, r.inputs.index(tensor), chain.graph.input_shapes(r)) for r in chain.nodes
+                       if tensor in r.inputs and not isinstance(r.layer, READS_WHOLE_IMAGE)]
+            later = {p for reader in readers for o in last[reader[0].name] - done[reader[0].name]
+                     for p in input_taps(*reader, L.Axis.Y, o)} & done[tensor]
             if later:
                 assert max(done[tensor]) - min(later) + 1 <= count
 
@@ -110,12 +112,14 @@ def needed(chain: Chain, extents: dict[str, tuple[int, int]], end: int) -> dict[
     needs: dict[str, set[int]] = {t: set() for t in (*chain.inputs, *chain.names)}
     needs[chain.output] = set(range(end))
     for node in reversed(chain.nodes):
-        for tensor in node.inputs:
+        for position, tensor in enumerate(node.inputs):
             inside = range(extents[tensor][0])
             if isinstance(node.layer, READS_WHOLE_IMAGE):
                 needs[tensor] |= set(inside)
             else:
-                needs[tensor] |= {p for o in needs[node.name] for p in taps(node.layer, L.Axis.Y, o) if p in inside}
+                shapes = chain.graph.input_shapes(node)
+                needs[tensor] |= {p for o in needs[node.name]
+                                  for p in input_taps(node, position, shapes, L.Axis.Y, o) if p in inside}
     return needs
 
 

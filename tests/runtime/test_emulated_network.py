@@ -20,7 +20,20 @@ from fusec import pipeline
 from fusec.cli.tolerances import OUTPUT
 from fusec.graph import reference
 from fusec.graph.graph import LayerGraph
-from fusec.graph.layers import Add, Concat, Input
+from fusec.graph.layers import (
+    Add,
+    Concat,
+    Crop,
+    GlobalMaxPool2d,
+    Input,
+    LogSoftmax,
+    Pad,
+    Padding,
+    SliceChannels,
+    SpaceToDepth,
+    Sub,
+    Upsample,
+)
 from fusec.runtime.cuda.engine import CudaEngine
 from fusec.runtime.elements import offered, widened, words_of
 from fusec.runtime.model import Model
@@ -34,6 +47,10 @@ NETWORKS = {
     "row": network(Input(3), a=conv(12), b=conv(20), pool=max_pool(2, 2), c=conv(6)),
     "branches": network(Input(2), a=conv(12), b=conv(12), sum=(Add(), "a", "b"), few=conv(3), both=(Concat(), "sum", "few"),
                         deep=conv(15, groups=15), y=conv(9, 1)),
+    "one pixel": network(Input(3), a=conv(16), g=GlobalMaxPool2d(), h=conv(16, 1), sum=(Add(), "h", "a"),
+                         one=conv(1), less=(Sub(), "sum", "one"), y=conv(9, 1)),
+    "moved": network(Input(3), a=conv(16), up=Upsample((2, 2), "linear"), part=SliceChannels(3, 16),
+                     p=Pad(Padding(1, 0, 2, 1), 2.0), b=conv(5), c=Crop(1, 0, 0, 1), deep=SpaceToDepth(2), y=LogSoftmax()),
 }
 SHAPE = (2, 9, 14)  # images, height, width
 

@@ -12,7 +12,7 @@ from fusec.graph.graph import Pointwise
 from fusec.graph.reference import apply_node, run
 from fusec.schedule.box import Box
 from fusec.schedule.compute import compute, input_window
-from fusec.schedule.taps import leaves_image, wanted_outside
+from fusec.schedule.taps import leaves_image, repeats_edge, wanted_outside
 from tests.small_networks import conv, image_of, max_pool, network
 
 LAYERS: dict[str, L.Layer] = {
@@ -26,10 +26,14 @@ LAYERS: dict[str, L.Layer] = {
     "avg pool": L.AvgPool2d((3, 3), (2, 2), padding=L.Padding(1, 1, 1, 1)),
     "avg pool of pixels": L.AvgPool2d((3, 2), padding=L.Padding(1, 1, 1, 1), count_include_pad=False),
     "ceil avg pool": L.AvgPool2d((2, 3), (2, 2), padding=L.Padding(0, 1, 1, 1), ceil_mode=True),
-    "global": L.GlobalAvgPool2d(), "flatten": L.Flatten(), "linear": L.Linear(7), "prelu": L.PRelu(),
-    "lrn": L.LocalResponseNorm(3, 0.5), "even lrn": L.LocalResponseNorm(4, 0.5), "softmax": L.Softmax(),
-    "upsample": L.Upsample((2, 3)), "affine": L.ChannelAffine(), "tanh": L.Tanh(), "identity": L.Identity(),
+    "global": L.GlobalAvgPool2d(), "global max": L.GlobalMaxPool2d(), "flatten": L.Flatten(), "linear": L.Linear(7),
+    "prelu": L.PRelu(), "lrn": L.LocalResponseNorm(3, 0.5), "even lrn": L.LocalResponseNorm(4, 0.5), "softmax": L.Softmax(),
+    "log softmax": L.LogSoftmax(), "linear upsample": L.Upsample((2, 3), "linear"), "power": L.Power(3),
+    "asymmetric upsample": L.Upsample((4, 3), "linear", "asymmetric"), "slice": L.SliceChannels(1, 5),
+    "slice in steps": L.SliceChannels(0, 6, 2), "crop": L.Crop(1, 2, 3, 0), "pad": L.Pad(L.Padding(1, 2, 3, 0), 4.0),
+    "upsample": L.Upsample((2, 3)), "affine": L.ChannelAffine(), "tanh": L.Tanh(), "gelu": L.Gelu(), "identity": L.Identity(),
 }
+SIX_BY_SIX: dict[str, L.Layer] = {"space to depth": L.SpaceToDepth(2), "space to depth by 3": L.SpaceToDepth(3)}
 TWELVE: dict[str, L.Layer] = {f"depth to space {o.value}": L.DepthToSpace(2, o) for o in L.DepthToSpaceOrder}
 
 
@@ -43,20 +47,23 @@ def boxes(draw: st.DrawFn, shape: tuple[int, ...]) -> Box:
     return Box(*(ranges(draw, n) for n in shape))
 
 
-def check(data: st.DataObject, layer: L.Layer, channels: int) -> None:
-    graph = network(L.Input(channels, 7, 6), n=layer)
+def check(data: st.DataObject, layer: L.Layer, channels: int, height: int = 7) -> None:
+    graph = network(L.Input(channels, height, 6), n=layer)
     node = graph["n"]
     slope = Pointwise("slope", L.PRelu(), {"weight": np.arange(graph.shapes["n"].channels, dtype=np.float32)})
     node = type(node)(node.name, node.layer, node.inputs, node.params, (slope,))
-    image = image_of(graph, 7, 6, batch=2).astype(np.float64)
+    image = image_of(graph, height, 6, batch=2).astype(np.float64)
     whole = apply_node(node, [image])
     box = data.draw(boxes(whole.shape[1:]), label="box")
-    extents = (channels, 7, 6)
+    extents = (channels, height, 6)
     window = input_window(node, box, 0, graph.input_shapes(node), extents)
     patch = np.full((2, *window.shape), wanted_outside(layer))
     inside = window.clip(extents)
     c, y, x = (slice(r.start, r.stop) for r in inside.ranges)
     patch[(slice(None), *window.slices(inside))] = image[:, c, y, x]
+    if repeats_edge(layer):
+        c, y, x = (np.clip(r, 0, n - 1) for r, n in zip(window.ranges, extents, strict=True))
+        patch = image[:, c][:, :, y][:, :, :, x]
     result = compute(node, box, [window], [patch], graph.shapes["x"], extents)
     wanted = whole[(slice(None), *Box(*map(range, whole.shape[1:])).slices(box))]
     np.testing.assert_allclose(result, wanted, rtol=1e-12, atol=1e-12)
@@ -68,6 +75,13 @@ def check(data: st.DataObject, layer: L.Layer, channels: int) -> None:
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_box_of_a_layer(name: str, data: st.DataObject) -> None:
     check(data, LAYERS[name], 6)
+
+
+@settings(max_examples=30)
+@given(data=st.data())
+@pytest.mark.parametrize("name", SIX_BY_SIX)
+def test_a_box_of_blocks(name: str, data: st.DataObject) -> None:
+    check(data, SIX_BY_SIX[name], 4, 6)
 
 
 @settings(max_examples=30)

@@ -79,6 +79,8 @@ def test_a_read_of_one_position_less_is_noticed(data: st.DataObject) -> None:
     assume(getattr(footprint, axis).extent is not None)
     # the ends of a transposed convolution's box may fall between its strides: nothing has to be there
     assume(axis == "c" or stage.node is None or not isinstance(stage.node.layer, L.ConvTranspose2d))
+    # a slice claims all channels, whichever it takes
+    assume(axis != "c" or stage.node is None or not isinstance(stage.node.layer, L.SliceChannels))
     end = data.draw(st.sampled_from(("first", "last")))
     with pytest.raises(InternalError):
         verify(with_read(schedule, stage, position, footprint=smaller(footprint, axis, end)))

@@ -10,7 +10,7 @@ import pytest
 
 from fusec.errors import Infeasible, InternalError
 from fusec.graph import layers as L
-from fusec.schedule.ir import WHOLE, Affine, Execution, Overlap, Schedule, Space, Tile
+from fusec.schedule.ir import WHOLE, Affine, Execution, Footprint, Overlap, Schedule, Space, Tile
 from fusec.schedule.verify import live_elements, peak_stage, verify
 from fusec.targets.device import DEVICES, generic_host
 from tests.schedule.mutants import buffer_named, smaller, stage_named, with_buffer, with_read, with_stages
@@ -34,6 +34,15 @@ def walked() -> Schedule:
     graph = network(L.Input(3, None, None), a=conv(4), b=conv(4), s=(L.Add(), "a", "b"), p=max_pool(3, 2, pad=1), one=conv(6),
                     out=conv(5, 1))
     return schedule_of(graph, 8, 4, step=2)
+
+
+def interpolated() -> Schedule:
+    """A linear enlargement between two convolutions: what it reads of `a` outside the image, it takes from the edge."""
+    return schedule_of(network(L.Input(3, None, None), a=conv(4), u=L.Upsample((2, 2), "linear"), b=conv(4)), 4, 4)
+
+
+def framed() -> Schedule:
+    return schedule_of(network(L.Input(3, None, None), a=conv(4), p=L.Pad(L.Padding(1, 1, 1, 1), 2.0), b=conv(4)), 4, 4)
 
 
 def other_tensor(schedule: Schedule) -> Schedule:
@@ -115,6 +124,11 @@ FAULTS: dict[str, tuple[Callable[[], Schedule], Callable[[Schedule], Schedule], 
     "footprint at another rate": (residual, slower, "another rate"),
     "device memory at another rate": (residual, left_behind, "moves at another rate"),
     "whole axis of scratch": (residual, whole_rows, "whole axis"),
+    "a tile of a whole axis": (residual, lambda s: changed(s, "x@global", footprint=Footprint(
+        buffer_named(s, "x@global").footprint.c, WHOLE, WHOLE)), "another rate"),
+    "edge that is not looked for": (interpolated, lambda s: unguarded(s, "u"), "repeats the edge of a"),
+    "enlarged without the pixel before": (interpolated, lambda s: read(s, "u", "y", "first"), "u: needs y"),
+    "padding of another value": (framed, lambda s: unguarded(s, "p"), "takes padding for 2, but a holds 0"),
     "misaligned": (residual, lambda s: changed(s, "b", offset=8), "not a multiple"),
     "negative offset": (residual, lambda s: changed(s, "a", offset=-16), "offset -16"),
     "skip overwritten": (residual, lambda s: moved(s, "b", "a"), "a at .* and b at .* share scratch"),

@@ -21,17 +21,17 @@ from fusec.graph.shapes import infer, param_shapes
 from fusec.graph.simplify import simplify
 from fusec.plan.construct import construct
 from fusec.plan.footprint import granularity
-from fusec.schedule.ir import Tile
+from fusec.schedule.ir import Chain, Tile
 from fusec.schedule.verify import verify
 from tests.harness import Floats, Machine, Runner, assert_close
-from tests.small_networks import conv, max_pool, whole_chain
+from tests.small_networks import conv, image_of, max_pool, network, whole_chain
 
 Pad = L.Padding
 
 
 @dataclass(frozen=True)
 class Case:
-    """A layer behind an input of this shape; open sizes get `side` pixels."""
+    """A layer behind an input of this shape; open sizes get `side` pixels. Of a `positive` one all values are above 0."""
 
     layer: L.Layer
     channels: int = 6
@@ -39,6 +39,7 @@ class Case:
     pinned: bool = False
     exact: bool = True
     operands: int = 1
+    positive: bool = False
 
 
 def window(k: int, *, stride: int = 1, dilation: int = 1, pad: int = 0) -> dict[str, object]:
@@ -68,6 +69,7 @@ CASES: dict[str, Case] = {
                                          exact=False),
     "avg_pool2d, dilated": Case(L.AvgPool2d(**window(2, dilation=2, pad=1), count_include_pad=False), exact=False),
     "global_avg_pool2d": Case(L.GlobalAvgPool2d(), channels=37, exact=False),
+    "global_max_pool2d": Case(L.GlobalMaxPool2d(), channels=37, side=(3, 40)),
     "relu": Case(L.Relu()),
     "leaky_relu": Case(L.LeakyRelu(0.25)),
     "prelu": Case(L.PRelu()),
@@ -75,6 +77,22 @@ CASES: dict[str, Case] = {
     "sigmoid": Case(L.Sigmoid(), exact=False),
     "tanh": Case(L.Tanh(), exact=False),
     "silu": Case(L.Silu(), exact=False),
+    "elu": Case(L.Elu(0.7), exact=False),
+    "selu": Case(L.Selu(), exact=False),
+    "hard_sigmoid": Case(L.HardSigmoid(0.25, 0.5)),
+    "hard_swish": Case(L.HardSwish(), exact=False),
+    "softplus": Case(L.Softplus(), exact=False),
+    "gelu": Case(L.Gelu(), exact=False),
+    "gelu, tanh": Case(L.Gelu("tanh"), exact=False),
+    "mish": Case(L.Mish(), exact=False),
+    "neg": Case(L.Neg()),
+    "abs": Case(L.Abs()),
+    "pow of 2": Case(L.Power(2)),
+    "pow of 0": Case(L.Power(0)),
+    "sqrt": Case(L.Sqrt(), exact=False, positive=True),
+    "pow of -1": Case(L.Power(-1), exact=False, positive=True),
+    "pow of 1.5": Case(L.Power(1.5), exact=False, positive=True),
+    "exp": Case(L.Exp(), exact=False),
     "channel_affine": Case(L.ChannelAffine()),
     "batch_norm": Case(L.BatchNorm(), exact=False),
     "local_response_norm": Case(L.LocalResponseNorm(5, alpha=0.5), channels=9, exact=False),
@@ -82,11 +100,26 @@ CASES: dict[str, Case] = {
     "add": Case(L.Add(), operands=2),
     "add of three": Case(L.Add(), operands=3),
     "mul": Case(L.Mul(), operands=2),
+    "sub": Case(L.Sub(), operands=2),
+    "div": Case(L.Div(), operands=2, exact=False, positive=True),
+    "min": Case(L.Min(), operands=3),
+    "max": Case(L.Max(), operands=2),
     "concat": Case(L.Concat(), operands=3),
     "flatten": Case(L.Flatten(), pinned=True, side=(3, 4)),
     "linear": Case(L.Linear(10), pinned=True, side=(5, 4)),
     "linear, 300 inputs": Case(L.Linear(7), channels=3, pinned=True, side=(10, 10)),
     "softmax": Case(L.Softmax(), channels=35, exact=False),
+    "log_softmax": Case(L.LogSoftmax(), channels=35, exact=False),
+    "upsample, linear": Case(L.Upsample((2, 4), "linear"), side=(5, 4)),
+    "upsample, linear, odd factors": Case(L.Upsample((3, 5), "linear"), side=(5, 4), exact=False),
+    "upsample, linear, asymmetric": Case(L.Upsample((4, 2), "linear", "asymmetric"), side=(5, 4)),
+    "upsample, linear, of one pixel": Case(L.Upsample((2, 2), "linear"), side=(1, 1)),
+    "space_to_depth": Case(L.SpaceToDepth(3), channels=5, side=(9, 6)),
+    "slice_channels": Case(L.SliceChannels(3, 30), channels=35),
+    "slice_channels, stepping": Case(L.SliceChannels(1, 33, 3), channels=35),
+    "crop": Case(L.Crop(1, 2, 3, 0)),
+    "pad": Case(L.Pad(Pad(1, 2, 3, 0))),
+    "pad with a value": Case(L.Pad(Pad(1, 2, 3, 0), -2.5)),
     "upsample": Case(L.Upsample((2, 3)), side=(5, 4)),
     "depth_to_space": Case(L.DepthToSpace(2, L.DepthToSpaceOrder.DCR), channels=12, side=(5, 4)),
     "depth_to_space, CRD": Case(L.DepthToSpace(3, L.DepthToSpaceOrder.CRD), channels=18, side=(5, 4)),
@@ -117,6 +150,8 @@ def build(case: Case, between: bool) -> LayerGraph:
         return name
 
     sources = [grow(f"before{i}", conv(case.channels, 1), "x") if between else "x" for i in range(case.operands)]
+    if between and case.positive:
+        sources = [grow(f"limit{i}", L.Clip(1, 5), source) for i, source in enumerate(sources)]
     last = grow("middle", case.layer, *sources)
     if between:
         grow("after", conv(5), grow("relu", L.Relu(), last))
@@ -147,12 +182,13 @@ def check(target: Runner, machine: Machine, graph: LayerGraph, tile: Tile, stage
 
 
 def images(case: Case, batch: int) -> Floats:
-    return np.random.default_rng(3).integers(-3, 3, size=(batch, case.channels, *case.side), endpoint=True).astype(np.float32)
+    size, least = (batch, case.channels, *case.side), 1 if case.positive else -3
+    return np.random.default_rng(3).integers(least, 3, size=size, endpoint=True).astype(np.float32)
 
 
 def reads_whole_scratch(case: Case, between: bool) -> bool:
     """A whole image of open size is read from device memory, but has no place in scratch."""
-    return between and isinstance(case.layer, L.GlobalAvgPool2d)
+    return between and isinstance(case.layer, L.GlobalPool2d)
 
 
 @pytest.mark.parametrize("between", [False, True], ids=["alone", "between"])
@@ -168,6 +204,36 @@ def test_layer(target: Runner, name: str, between: bool) -> None:
     staged = ("x",) if between else ()
     for machine in target.machines[:2]:
         check(target, machine, graph, tiles(graph, 4, 5, 2), staged, images(case, 3), case.exact)
+
+
+JOINS = (L.Add(), L.Sub(), L.Mul(), L.Div(), L.Min(), L.Max())
+
+
+@pytest.mark.parametrize("pixels", [1, None], ids=["one pixel", "all pixels"])
+@pytest.mark.parametrize(("channels", "others"), [(1, 6), (6, 1), (6, 6), (1, 1)], ids=str)
+@pytest.mark.parametrize("layer", JOINS, ids=lambda layer: layer.kind)
+def test_one_channel_or_pixel_goes_with_all(target: Runner, layer: L.Layer, channels: int, others: int, pixels: int | None,
+                                            ) -> None:
+    """Either operand may be the small one; a convolution with padding reads the result."""
+    small = (conv(channels, 1), "s") if pixels is None else (L.GlobalMaxPool2d(), "s")
+    steps = {"s": (conv(channels, 1), "x"), "a": small, "b": (conv(others), "x"), "c": (L.Clip(1, 2), "b")}
+    joined = (layer, "c", "a") if not isinstance(layer, L.Div) else (layer, "a", "c")
+    graph = simplify(network(L.Input(3, 9, 7), outputs=("e",), **steps, d=joined, e=(conv(5), "d"))).graph
+    chain = Chain(graph, tuple(n.name for n in graph.layers if n.name not in ("a", "s", "b")))
+    x = image_of(graph, 9, 7, 3)
+    wanted = run(graph, x, keep=True)
+    for tile, staged in ((Tile(2, 5, 4, 3), ()), (Tile(1, 5, 9, 7), chain.inputs)):
+        schedule = construct(chain, tile, target.device, staged)
+        verify(schedule)
+        np.testing.assert_array_equal(target.run(schedule, wanted), wanted["e"])
+
+
+def test_squeezed_and_excited_in_one_tile(target: Runner) -> None:
+    """A whole image in a tile: the pool, what it excites and their product share a kernel."""
+    graph = simplify(network(L.Input(3, 5, 6), a=conv(6), g=L.GlobalMaxPool2d(), h=conv(2, 1), i=L.Relu(), j=conv(6, 1),
+                             k=L.HardSigmoid(0.25, 0.5), m=(L.Mul(), "k", "a"), n=(L.Add(), "m", "a"), o=conv(4))).graph
+    x = image_of(graph, 5, 6, 3)
+    check(target, target.machines[0], graph, Tile(2, 4, 5, 6), (), x, exact=True)
 
 
 MAPPED: Mapping[str, L.Layer] = {"batch_norm": L.BatchNorm(), "identity": L.Identity(), "linear": L.Linear(3)}

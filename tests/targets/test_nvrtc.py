@@ -17,7 +17,8 @@ from fusec.pipeline import generate, plan, read
 from fusec.runtime.cuda.nvrtc import ResourceUsage, compile_cubin
 from fusec.runtime.program import Source
 from fusec.targets.base import MappedKernel
-from fusec.targets.device import device_for_arch
+from fusec.targets.device import device_for_arch, in_precision
+from tests.targets.test_layers import CASES, build
 
 pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="NVRTC and CuPy are not installed")
 
@@ -60,6 +61,17 @@ def test_compiles_within_its_means(graph: str, fuse: str, arch: str) -> None:
     assert kernels
     for kernel, source in zip(kernels, sources, strict=True):
         check(kernel, source, by_entry[source.entry])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", CASES)
+def test_every_layer_compiles(name: str, dtype: str) -> None:
+    """Between two convolutions, fused where the planner finds it worth while."""
+    graph, device = build(CASES[name], between=True), in_precision(device_for_arch("sm_90"), dtype)
+    shape = None if CASES[name].pinned else (1, CASES[name].channels, 36, 36)
+    for kernel in generate(plan(graph, device, "auto", shape)).kernels:
+        source = render(kernel)
+        assert compiled(source.text, source.entry, "sm_90").registers > 0
 
 
 def check(kernel: MappedKernel, source: Source, usage: ResourceUsage) -> None:

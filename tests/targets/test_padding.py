@@ -71,6 +71,24 @@ def enlarged(height: int | None, width: int | None) -> LayerGraph:
                d=conv(2))
 
 
+def enlarged_linearly(height: int | None, width: int | None) -> LayerGraph:
+    """What lies outside the image is padding for one reader and the edge for the other."""
+    up = L.Upsample((2, 2), "linear")
+    return net(2, height, width, a=conv(4), u=(up, "a"), b=(conv(4), "a"), v=(L.Upsample((2, 2), "linear", "asymmetric"), "b"),
+               s=(L.Add(), "u", "v"), c=conv(3), d=conv(2))
+
+
+def pads_and_crops(height: int | None, width: int | None) -> LayerGraph:
+    """Padding of another value inside, of which a crop leaves some."""
+    return net(2, height, width, a=conv(4), p=(L.Pad(L.Padding(2, 3, 1, 4), 5.0), "a"), b=(conv(4), "p"),
+               q=L.Crop(1, 2, 0, 3), m=max_pool(3, 1, pad=1), s=(L.Pad(L.Padding(1, 0, 0, 1), -1.0), "m"), c=conv(3))
+
+
+def sliced(height: int | None, width: int | None) -> LayerGraph:
+    return net(2, height, width, a=conv(7), f=(L.SliceChannels(0, 3), "a"), g=(L.SliceChannels(1, 7, 2), "a"),
+               s=(L.Sub(), "f", "g"), b=conv(5), u=L.Upsample((2, 2)), t=L.SpaceToDepth(2), c=conv(2))
+
+
 def transposed(height: int | None, width: int | None) -> LayerGraph:
     up = L.ConvTranspose2d((3, 3), (2, 2), padding=L.Padding(1, 1, 1, 1), out_channels=3, output_padding=(1, 1))
     return net(2, height, width, a=conv(4), t=up, b=conv(4), u=up, c=conv(2))
@@ -101,7 +119,8 @@ def pooled_end(height: int | None, width: int | None) -> LayerGraph:
 
 
 GRAPHS = {f.__name__: f for f in (three_convs, lopsided, max_pool_behind_relu, max_pool_beside_conv, avg_pool_behind_bias,
-                                  halos_of_a_residual, halos_of_a_concat, enlarged, transposed, strided)}
+                                  halos_of_a_residual, halos_of_a_concat, enlarged, transposed, strided, enlarged_linearly,
+                                  pads_and_crops, sliced)}
 ENDS = {f.__name__: f for f in (grouped_end, depthwise_end, depthwise_pair, dense_end, pooled_end)}
 
 

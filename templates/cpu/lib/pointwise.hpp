@@ -40,26 +40,6 @@ INLINE void concat(const Out& out, const float* __restrict__ params, const In& i
   });
 }
 
-template <class S, class Out, class First, class... Rest>
-INLINE void add(const Out& out, const float* __restrict__ params, const First& first, const Rest&... rest) {
-  each_vector<S>(out, 0, [&](int n, int c, int y, int x, int count) {
-    const int channel = out.c0 + c;
-    auto v = first.template some<S::LANES>(n, channel, y, x, count);
-    ((v += rest.template some<S::LANES>(n, channel, y, x, count)), ...);
-    out.template put<S::LANES>(n, c, y, x, S::epilogue(v, channel, params), count);
-  });
-}
-
-template <class S, class Out, class First, class... Rest>
-INLINE void mul(const Out& out, const float* __restrict__ params, const First& first, const Rest&... rest) {
-  each_vector<S>(out, 0, [&](int n, int c, int y, int x, int count) {
-    const int channel = out.c0 + c;
-    auto v = first.template some<S::LANES>(n, channel, y, x, count);
-    ((v *= rest.template some<S::LANES>(n, channel, y, x, count)), ...);
-    out.template put<S::LANES>(n, c, y, x, S::epilogue(v, channel, params), count);
-  });
-}
-
 // Nearest neighbour: output row y lies in read row (y + PHASE) / FACTOR + OFFSET.
 template <class S, class Out, class In>
 INLINE void upsample(const Out& out, const float* __restrict__ params, const In& in) {

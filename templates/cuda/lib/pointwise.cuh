@@ -18,24 +18,6 @@ __device__ __forceinline__ void concat(const Out& out, const float* __restrict__
   });
 }
 
-template <class S, class Out, class First, class... Rest>
-__device__ __forceinline__ void add(const Out& out, const float* __restrict__ params, const First& first, const Rest&... rest) {
-  each_position<S>(out, [&](const Position<S>& o) {
-    float v = first.at(o.n, out.c0 + o.c, o.y, o.x);
-    ((v += rest.at(o.n, out.c0 + o.c, o.y, o.x)), ...);
-    out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(v, out.c0 + o.c, params));
-  });
-}
-
-template <class S, class Out, class First, class... Rest>
-__device__ __forceinline__ void mul(const Out& out, const float* __restrict__ params, const First& first, const Rest&... rest) {
-  each_position<S>(out, [&](const Position<S>& o) {
-    float v = first.at(o.n, out.c0 + o.c, o.y, o.x);
-    ((v *= rest.at(o.n, out.c0 + o.c, o.y, o.x)), ...);
-    out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(v, out.c0 + o.c, params));
-  });
-}
-
 // Nearest neighbour: output row y lies in read row (y + PHASE) / FACTOR + OFFSET.
 template <class S, class Out, class In>
 __device__ __forceinline__ void upsample(const Out& out, const float* __restrict__ params, const In& in) {

@@ -1,54 +1,19 @@
-"""What every layer means, in plain NumPy: the ground truth all kernels are compared with.
-
-In: a layer, its weights and its input arrays, (images, channels, height, width) and all of one float dtype. Out: the layer's
-output in the same layout and dtype. `reference.py` runs whole graphs with it, the schedule interpreter runs stages with it.
-
-Output sizes are worked out here by counting windows, on purpose without `shapes.py`: a test holds the two against each other.
-All arithmetic stays in the dtype of the inputs; weights are cast to it first.
-"""
+"""Convolutions and pools, one tap of the window at a time, for all output positions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import reduce, singledispatch
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusec.errors import InputError, InternalError
+from fusec.errors import InputError
 from fusec.graph import layers as L
 from fusec.graph.graph import Array, Params
+from fusec.graph.reference_ops.dispatch import apply, per_channel
 
 BLOCK_ELEMENTS = 1 << 22  # elements of an intermediate product made at once; bounds the memory of a large batch
-
-
-@singledispatch
-def apply(layer: L.Layer, params: Params, inputs: Sequence[Array]) -> Array:
-    """Evaluate one layer.
-
-    Parameters
-    ----------
-    layer
-        Any layer but an `Input`.
-    params
-        The layer's weights, named and shaped as `shapes.param_shapes` says; cast to the inputs' dtype.
-    inputs
-        Arrays (images, channels, height, width) of one float dtype; float32 is computed in float32.
-
-    Returns
-    -------
-    Array
-        (images, channels, height, width) in the inputs' dtype.
-
-    Raises
-    ------
-    InputError
-        The image is too small for the layer's window.
-    """
-    raise InternalError(f"the reference does not know the layer kind '{layer.kind}'")
-
-
-# ---- sliding windows
 
 
 def _positions(window: L.Window, extent: int) -> int:
@@ -99,18 +64,10 @@ def _taps(x: Array, layer: L.Windowed, counts: tuple[int, int]) -> Iterator[tupl
             yield i, j, x[:, :, rows, columns]
 
 
-def _per_channel(values: Array, x: Array) -> Array:
-    """Weights (channels,) or (1,) shaped and cast to go with `x`."""
-    return np.asarray(values, dtype=x.dtype).reshape(1, -1, 1, 1)
-
-
 def _batches(images: int, elements_per_image: int) -> Iterator[slice]:
     step = max(1, BLOCK_ELEMENTS // max(1, elements_per_image))
     for start in range(0, images, step):
         yield slice(start, start + step)
-
-
-# ---- convolutions
 
 
 def _mix(weight: Array, x: Array) -> Array:
@@ -135,7 +92,7 @@ def _conv2d(layer: L.Conv2d, params: Params, inputs: Sequence[Array]) -> Array:
         for i, j, tap in _taps(padded, layer, fits):
             out[images] += _mix(per_tap[i, j], tap)
     if layer.bias:
-        out += _per_channel(params["bias"], x)
+        out += per_channel(params["bias"], x)
     return out
 
 
@@ -159,19 +116,7 @@ def _conv_transpose2d(layer: L.ConvTranspose2d, params: Params, inputs: Sequence
         for i, j, target in _taps(canvas[images], layer, counts):
             target += _mix(per_tap[i, j], x[images])
     out: Array = canvas[:, :, kept[0], kept[1]]
-    return out + _per_channel(params["bias"], x) if layer.bias else out.copy()
-
-
-@apply.register
-def _linear(layer: L.Linear, params: Params, inputs: Sequence[Array]) -> Array:
-    (x,) = inputs
-    out: Array = x.reshape(len(x), -1) @ np.asarray(params["weight"], dtype=x.dtype).T
-    if layer.bias:
-        out = out + np.asarray(params["bias"], dtype=x.dtype)
-    return out.reshape(len(x), layer.out_features, 1, 1)
-
-
-# ---- pooling
+    return out + per_channel(params["bias"], x) if layer.bias else out.copy()
 
 
 @apply.register
@@ -203,143 +148,3 @@ def _counted(window: L.Window, extent: int, count: int, include_pad: bool) -> ND
     low, high = (-window.before, extent + window.after) if include_pad else (0, extent)
     counted: NDArray[np.int64] = ((positions >= low) & (positions < high)).sum(axis=1, dtype=np.int64)
     return counted
-
-
-@apply.register
-def _global_avg_pool2d(layer: L.GlobalAvgPool2d, params: Params, inputs: Sequence[Array]) -> Array:
-    (x,) = inputs
-    total: Array = x.sum(axis=(2, 3), keepdims=True, dtype=x.dtype)
-    return total / x.dtype.type(x.shape[2] * x.shape[3])
-
-
-# ---- pointwise
-
-
-@apply.register
-def _relu(layer: L.Relu, params: Params, inputs: Sequence[Array]) -> Array:
-    return np.maximum(inputs[0], 0)
-
-
-@apply.register
-def _leaky_relu(layer: L.LeakyRelu, params: Params, inputs: Sequence[Array]) -> Array:
-    (x,) = inputs
-    return np.where(x > 0, x, x * layer.slope)
-
-
-@apply.register
-def _prelu(layer: L.PRelu, params: Params, inputs: Sequence[Array]) -> Array:
-    (x,) = inputs
-    return np.where(x > 0, x, x * _per_channel(params["weight"], x))
-
-
-@apply.register
-def _clip(layer: L.Clip, params: Params, inputs: Sequence[Array]) -> Array:
-    return np.minimum(np.maximum(inputs[0], layer.low), layer.high)
-
-
-def _logistic(x: Array) -> Array:
-    """1 / (1 + exp(-x)) without ever taking the exponential of a positive number."""
-    small = np.exp(-np.abs(x))
-    result: Array = np.where(x >= 0, 1, small) / (1 + small)
-    return result
-
-
-@apply.register
-def _sigmoid(layer: L.Sigmoid, params: Params, inputs: Sequence[Array]) -> Array:
-    return _logistic(inputs[0])
-
-
-@apply.register
-def _tanh(layer: L.Tanh, params: Params, inputs: Sequence[Array]) -> Array:
-    return np.tanh(inputs[0])
-
-
-@apply.register
-def _silu(layer: L.Silu, params: Params, inputs: Sequence[Array]) -> Array:
-    return inputs[0] * _logistic(inputs[0])
-
-
-@apply.register
-def _channel_affine(layer: L.ChannelAffine, params: Params, inputs: Sequence[Array]) -> Array:
-    (x,) = inputs
-    return x * _per_channel(params["scale"], x) + _per_channel(params["shift"], x)
-
-
-# ---- normalisation
-
-
-@apply.register
-def _batch_norm(layer: L.BatchNorm, params: Params, inputs: Sequence[Array]) -> Array:
-    (x,) = inputs
-    weight, bias, mean, variance = (_per_channel(params[k], x) for k in ("weight", "bias", "running_mean", "running_var"))
-    result: Array = (x - mean) / np.sqrt(variance + layer.eps) * weight + bias
-    return result
-
-
-@apply.register
-def _local_response_norm(layer: L.LocalResponseNorm, params: Params, inputs: Sequence[Array]) -> Array:
-    """Channel c sees channels c - size // 2 to c + (size - 1) // 2, PyTorch's choice for even sizes; ones that are not
-    there count as 0, and the divisor is `size` everywhere."""
-    (x,) = inputs
-    channels = x.shape[1]
-    padded = np.pad(np.square(x), ((0, 0), (layer.size // 2, (layer.size - 1) // 2), (0, 0), (0, 0)))
-    total = np.zeros_like(x)
-    for k in range(layer.size):
-        total += padded[:, k : k + channels]
-    return x / (layer.k + layer.alpha / layer.size * total) ** layer.beta
-
-
-@apply.register
-def _softmax(layer: L.Softmax, params: Params, inputs: Sequence[Array]) -> Array:
-    (x,) = inputs
-    powers: Array = np.exp(x - x.max(axis=1, keepdims=True))
-    total: Array = powers.sum(axis=1, keepdims=True, dtype=x.dtype)
-    return powers / total
-
-
-# ---- joining and moving
-
-
-@apply.register
-def _add(layer: L.Add, params: Params, inputs: Sequence[Array]) -> Array:
-    return reduce(np.add, inputs)
-
-
-@apply.register
-def _mul(layer: L.Mul, params: Params, inputs: Sequence[Array]) -> Array:
-    return reduce(np.multiply, inputs)
-
-
-@apply.register
-def _concat(layer: L.Concat, params: Params, inputs: Sequence[Array]) -> Array:
-    return np.concatenate(inputs, axis=1)
-
-
-@apply.register
-def _flatten(layer: L.Flatten, params: Params, inputs: Sequence[Array]) -> Array:
-    (x,) = inputs
-    return x.reshape(len(x), -1, 1, 1)
-
-
-@apply.register
-def _upsample(layer: L.Upsample, params: Params, inputs: Sequence[Array]) -> Array:
-    height, width = layer.factor
-    return inputs[0].repeat(height, axis=2).repeat(width, axis=3)
-
-
-@apply.register
-def _depth_to_space(layer: L.DepthToSpace, params: Params, inputs: Sequence[Array]) -> Array:
-    (x,) = inputs
-    b = layer.block
-    n, channels, height, width = x.shape
-    made = channels // b**2
-    if layer.order is L.DepthToSpaceOrder.DCR:
-        parts = x.reshape(n, b, b, made, height, width).transpose(0, 3, 4, 1, 5, 2)
-    else:
-        parts = x.reshape(n, made, b, b, height, width).transpose(0, 1, 4, 2, 5, 3)
-    return parts.reshape(n, made, height * b, width * b)
-
-
-@apply.register
-def _identity(layer: L.Identity, params: Params, inputs: Sequence[Array]) -> Array:
-    return inputs[0]
