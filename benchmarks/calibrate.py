@@ -44,7 +44,7 @@ from fusec.plan.partition import DOUBT, is_chain  # noqa: E402
 from fusec.plan.search import Search  # noqa: E402
 from fusec.runtime.cache import Cache  # noqa: E402
 from fusec.schedule.ir import Chain, Schedule, Tile  # noqa: E402
-from fusec.targets.device import DEVICES, Device, host  # noqa: E402
+from fusec.targets.device import DEVICES, Device, host, in_precision  # noqa: E402
 from fusec.tuning.candidates import Trial, chain_key  # noqa: E402
 from fusec.tuning.kernels import generate_all, inputs, single  # noqa: E402
 from fusec.tuning.measure import on_device, timed_call  # noqa: E402
@@ -73,23 +73,34 @@ SAMPLES = {
         Sample("artcnn_c4f16", None, (1, 1, 270, 480), 9), Sample("fsrcnn_x2", None, (1, 1, 180, 320), 9),
         Sample("resnet18", None, (1, 3, 224, 224), 4, 9), Sample("mobilenet_v2", None, (1, 3, 224, 224), 4, 10),
         Sample("lenet5", None, (250, 1, 28, 28), 7), Sample("mnist4", None, (250, 1, 28, 28), 5))}
+HERE = Path(__file__).parent / "networks"
+SAMPLES["half"] = (
+    Sample("artcnn_c4f16", None, (1, 1, 1080, 1920), 9), Sample("artcnn_c4f32", None, (1, 1, 1080, 1920), 9),
+    Sample("fsrcnn_x2", None, (1, 1, 1080, 1920), 9), Sample("lenet5", None, (10000, 1, 28, 28), 7),
+    Sample("mnist4", None, (10000, 1, 28, 28), 5), Sample(str(HERE / "mbv1_head.yaml"), None, (32, 3, 224, 224), 5),
+    Sample(str(HERE / "mbv2_block.yaml"), None, (32, 24, 56, 56), 4),
+    Sample(str(HERE / "resnet_stem.yaml"), None, (8, 3, 224, 224), 5), Sample("vgg_e", "relu3_1", (8, 3, 224, 224), 7),
+    Sample(str(HERE / "alexnet2.yaml"), None, (32, 3, 227, 227), 4),
+    Sample(str(HERE / "dncnn.yaml"), None, (1, 1, 1080, 1920), 3, 4))
 CONSTANTS = {
     "cuda": ("MERGED", "CUDA_OUTPUT", "CUDA_OTHER", "WALKED", "THREADS", "REGISTERS", "SCRATCH_READS", "GUARDED_READ",
              "ROW_STALL", "STAGE_LATENCY", "GLOBAL_LATENCY", "BLOCK_LATENCY", "ACTIVATION_COST", "FUNCTION_COST",
              "CUDA_EFFICIENCY", "WAITING"),
     "cpu": ("CPU_EFFICIENCY", "ROW_COST", "CPU_OTHER", "CPU_STAGE", "TRANSPOSE_COST", "BLOCK_COST", "SUM_LATENCY",
-            "WEIGHT_RATE", "KEPT")}
+            "WEIGHT_RATE", "KEPT"),
+    "half": ("matrix_time.PRODUCT", "matrix_time.GATHER", "matrix_time.STORE", "matrix_time.TASK", "matrix_time.LATENCY",
+             "matrix_time.WARPS", "matrix_time.DIRECT", "CUDA_OTHER", "STAGE_LATENCY", "GLOBAL_LATENCY", "BLOCK_LATENCY")}
 CHOICES = {"THREADS": (96, 128, 192, 256, 320, 384), "REGISTERS": (64, 80, 96, 112, 128)}
 LIMITS = {"WAITING": (1.0, 8.0), "MERGED": (1.0, 2.0)}
-PER_CHAIN = 10  # schedules
+PER_CHAIN = 13  # schedules: the best few by the model, and others spread over those that follow
 BUDGET = 0.5  # seconds for the rounds of a chain
 LARGEST = 8 << 20  # bytes of scratch on a CPU: more than the planner allows, to see what it costs
 
 
 def machine(target: str) -> Device:
-    """An H200; or one core of this CPU, whose other cores may be busy."""
-    if target == "cuda":
-        return DEVICES["h200"]
+    """An H200, in float32 or float16; or one core of this CPU, whose other cores may be busy."""
+    if target != "cpu":
+        return in_precision(DEVICES["h200"], "float16" if target == "half" else "float32")
     cpu = host()
     return replace(cpu, cores=1, bandwidth=cpu.bandwidth / cpu.cores, cache_bandwidth=cpu.cache_bandwidth / cpu.cores,
                    scratch_per_block=LARGEST)
@@ -123,7 +134,8 @@ def kernels(planned: Plan, chain: Chain) -> tuple[list[Decision], Generated] | N
     """The schedules that the model ranks first, and their source; None where no tile fits."""
     try:
         search = Search(chain, planned.device, planned.nominal)
-        ranked = search.ranked(planned.nominal.batch, PER_CHAIN)
+        found = search.ranked(planned.nominal.batch, 4 * PER_CHAIN)
+        ranked = (*found[:4], *found[4::5])[:PER_CHAIN]
     except Infeasible:
         return None
     decisions = [Decision.chosen(choice) for choice in ranked]
@@ -141,7 +153,7 @@ def prebuild(work: tuple[str, int]) -> None:
 def measure(target: str, path: Path) -> None:
     """Times every schedule of every chain, those of one chain in turns; for a GPU, several processes compile first."""
     work = all_jobs(target)
-    if target == "cuda":
+    if target != "cpu":
         with Pool() as pool:
             pool.map(prebuild, [(target, i) for i in range(len(work))], chunksize=1)
     else:

@@ -22,6 +22,7 @@ BLOCKS = ((1, 8, 2), (1, 4, 4), (2, 4, 2), (1, 4, 2), (2, 2, 4), (1, 2, 8), (1, 
 PRODUCT = 1.8  # cycles of a multiprocessor for an m16n8k16 product
 FRAGMENT_LOAD, WEIGHT_LOAD = 4.0, 2.0  # cycles of scratch bandwidth
 GATHER, GATHER_LOAD = 26.0, 8.0  # instructions, and cycles of scratch bandwidth, of a fragment collected value by value
+DIRECT = 60.0  # instructions of a fragment read from device memory, with its border tests
 STORE = 9.0  # instructions of a pair of outputs
 TASK = 40.0  # instructions of a task besides
 LATENCY = 40.0  # cycles from the loads of a step to its first product
@@ -64,7 +65,8 @@ def cycles(c: Convolution) -> tuple[Floats, Floats]:
     loads, weights = steps * lines * fragments * turns, steps * filter_rows * groups * turns
     gathered = few or c.direct
     sums = fragments * rows * groups * turns
-    instructions = products + loads * (GATHER if gathered else 2.0) + 1.5 * weights + (STORE + 2 * c.extra) * 2 * sums + TASK
+    collecting = DIRECT if c.direct else GATHER if few else 2.0
+    instructions = products + loads * collecting + 1.5 * weights + (STORE + 2 * c.extra) * 2 * sums + TASK
     scratch = loads * (GATHER_LOAD if gathered else FRAGMENT_LOAD) + weights * WEIGHT_LOAD + 2 * sums
     busy = tasks * np.maximum(np.maximum(products * PRODUCT, scratch), instructions / 4)
     active = np.minimum(tasks, WARPS)
