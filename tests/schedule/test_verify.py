@@ -171,7 +171,8 @@ FAULTS: dict[str, tuple[Callable[[], Schedule], Callable[[Schedule], Schedule], 
     "stage that starts a row too late": (walked, lambda s: started(s, "a", 1), "needs row .* of a, which a strip has from"),
     "output that starts too early": (walked, lambda s: started(s, "out", -1), "strips begin in row -1"),
     "tiles in space": (residual, lambda s: replace(s, execution=Execution.IN_SPACE), "stages side by side pass rows through"),
-    "stages in space, none behind": (walked, lambda s: replace(s, execution=Execution.IN_SPACE), "stages side by side|in the step"),
+    "stages in space, none behind": (walked, lambda s: replace(s, execution=Execution.IN_SPACE),
+                                     "stages side by side|in the step"),
 }
 
 
