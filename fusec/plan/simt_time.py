@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 WARP = 32
 LINE = 32  # words of four bytes that travel together
 SCHEDULERS = 4  # warp instructions a multiprocessor issues per cycle
-THREADS = np.array([64, 96, 128, 192, 256, 384, 512, 1024], dtype=np.float64)[:, None]  # (T, 1): what a block may have
+THREADS = np.array([[t] for t in (64, 96, 128, 160, 192, 256, 320, 384, 512, 768, 1024)], dtype=np.float64)  # of a block
 
 # which registers a thread takes
 MOST_SUMS, MOST_COLUMNS, MOST_CHANNELS = 64, 14, 16
@@ -59,12 +59,15 @@ class Access:
 @dataclass(frozen=True, eq=False)
 class Demand:
     """Cycles of the schedulers, of scratch and the first-level cache, and of stores to device memory, (N,) each; cycles of one
-    block alone, (T, N) for each of `THREADS`; registers a thread wants, (N,)."""
+    block alone, (T, N) for each of `THREADS`; registers a thread wants, (N,); and by what the mapping chooses the threads:
+    its own estimate of the cycles of all units, (N,), and of one block alone, (T, N)."""
 
     issue: Floats
     reads: Floats
     writes: Floats
     path: Floats
+    units: Floats
+    alone: Floats
     registers: Floats | float = OWN_REGISTERS
 
 
@@ -100,6 +103,8 @@ class Counts:
     conflicts: Floats  # accesses of scratch one turn makes: its inputs, as often as their banks are asked
     weights: Floats  # the same of its weights
     registers: Floats
+    units: Floats  # the mapping's estimate, as in `Demand`
+    alone: Floats
 
 
 _known: dict[tuple[object, ...], Counts] = {}
@@ -122,7 +127,8 @@ def convolution(work: Convolution, read: Access | None, written: Access | None) 
         stores = LINE_WRITE * n.warps * pooled * touched(written, n.columns / work.pool[1], n.across)
     turn = SERIAL * (n.products + n.values * (2 if read else 1)) + (GLOBAL_LATENCY if read else SCRATCH_LATENCY) / n.unrolled
     path = np.ceil(n.items / THREADS) * n.loops * turn
-    return Demand(issue / SCHEDULERS, turns * (lines + n.weights * SCRATCH_READ), stores, path, n.registers)
+    return Demand(issue / SCHEDULERS, turns * (lines + n.weights * SCRATCH_READ), stores, path, n.units, n.alone,
+                  n.registers)
 
 
 def touched(place: Access, step: Floats | int, across: Floats | Ints) -> Floats:
@@ -141,7 +147,8 @@ def linear(outputs: Floats, images: Ints, channels: Ints, depth: int, extra: flo
     step = 4 * block * share + 2 * (block + share)
     issue = tasks * (steps * step * PRODUCT + block * share * (12 + EXTRA * extra))
     path = np.ceil(tasks * WARP / THREADS) * (steps * (SERIAL * step + GLOBAL_LATENCY) + GLOBAL_LATENCY)
-    return Demand(issue / SCHEDULERS, tasks * steps * (block + share), LINE_WRITE * outputs / 8, path, LINEAR_REGISTERS)
+    return Demand(issue / SCHEDULERS, tasks * steps * (block + share), LINE_WRITE * outputs / 8, path, outputs / WARP * 5,
+                  outputs / THREADS * 20, LINEAR_REGISTERS)
 
 
 def pointwise(outputs: Floats, reads: Floats | float, extra: float, step: Floats | int, read: Access | None,
@@ -152,7 +159,8 @@ def pointwise(outputs: Floats, reads: Floats | float, extra: float, step: Floats
     issue = warps * (OTHER + EXTRA * extra + reads * (GUARDED_READ if read else 1.0))
     stores = LINE_WRITE * warps * touched(written, 1, written.columns) if written is not None else 0.0 * warps
     path = np.ceil(outputs / THREADS) * (SERIAL * (reads + extra) + (GLOBAL_LATENCY if read else SCRATCH_LATENCY))
-    return Demand(issue / SCHEDULERS, np.asarray(warps * reads * lines), stores, path)
+    return Demand(issue / SCHEDULERS, np.asarray(warps * reads * lines), stores, path, outputs / WARP * 5,
+                  outputs / THREADS * 20)
 
 
 def counts(work: Convolution, direct: bool) -> Counts:
@@ -191,21 +199,30 @@ def _counts(work: Convolution, direct: bool) -> Counts:
     instructions = products + values * (2 if direct else 1)
     tail = sums * (8 if direct else 5) + 60
     busy = warps * np.maximum((loops * instructions + tail) / SCHEDULERS, loops * accesses)
-    active = np.minimum(warps, TYPICAL_THREADS / WARP)
     waiting = instructions + (100.0 if direct else 60.0) / unrolled + across * np.maximum(0, 4 - sums)
-    turn = np.maximum(np.maximum(np.ceil(active / SCHEDULERS) * instructions, active * accesses), waiting)
-    alone = np.ceil(items / TYPICAL_THREADS) * (loops * turn + tail)
+
+    def alone(items: Floats, warps: Floats, threads: Floats | float, turn: tuple[Floats, ...]) -> Floats:
+        """Cycles of one block of so many threads."""
+        instructions, accesses, waiting, tail = turn
+        active = np.minimum(warps, threads / WARP)
+        longest = np.maximum(np.maximum(np.ceil(active / SCHEDULERS) * instructions, active * accesses), waiting)
+        return np.asarray(np.ceil(items / threads) * (loops * longest + tail))
+
+    turn = instructions, accesses, waiting, tail
+    typical = alone(items, warps, TYPICAL_THREADS, turn)
     held = np.where(across < WIDE_KERNEL, span, 1)
     fits = (work.channels % channels == 0) & ((held + sums + channels <= 112) | (sums == wide))
-    best = np.argmin(np.where(fits, busy**1.5 + (alone / TYPICAL_BLOCKS) ** 1.5, np.inf), axis=0)[None]
+    best = np.argmin(np.where(fits, busy**1.5 + (typical / TYPICAL_BLOCKS) ** 1.5, np.inf), axis=0)[None]
     registers = OWN_REGISTERS + sums + (sums / wide if high * wide > 1 else 0) + 1.5 * held + np.minimum(2 * channels, 32) \
         + (16 if direct else 0)
 
     def chosen(values: Floats | Ints) -> Floats:
         return np.asarray(np.take_along_axis(values, best, 0)[0], dtype=np.float64)
 
+    turn = chosen(instructions), chosen(accesses), chosen(waiting), chosen(tail)
     return Counts(chosen(warps), chosen(items), chosen(side), chosen(columns), chosen(sums), loops, chosen(unrolled),
-                  chosen(products), chosen(values), chosen(conflicts), chosen(again), np.minimum(255, chosen(registers)))
+                  chosen(products), chosen(values), chosen(conflicts), chosen(again), np.minimum(255, chosen(registers)),
+                  chosen(busy), alone(chosen(items), chosen(warps), THREADS, turn))
 
 
 def _blocks(work: Convolution) -> tuple[Floats, Floats, Ints]:

@@ -26,8 +26,8 @@ from fusec.plan.boxes import Boxes
 from fusec.plan.construct import layout_of
 from fusec.plan.counting import BYTES, Ints, inputs_per_output, weight_bytes
 from fusec.plan.merge import merged_pools
-from fusec.plan.scratch import resident_bytes
-from fusec.plan.simt_time import LINE, THREADS, Access, Convolution, Demand, convolution, linear, pointwise
+from fusec.plan.scratch import copied_bytes, resident_bytes
+from fusec.plan.simt_time import LINE, SCHEDULERS, THREADS, WARP, Access, Convolution, Demand, convolution, linear, pointwise
 from fusec.schedule.ir import Chain
 from fusec.targets.device import Device
 
@@ -119,8 +119,8 @@ def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, 
     works += [_work(chain, boxes, n, staged, pools.get(n.name), device) for n in chain.nodes if n.inputs[0] not in pools]
     memory = _memory(chain, boxes, staged, scratch, device)
     if device.target == "cuda":
-        most = device.scratch_per_core // (scratch + resident_bytes(chain, device) + BLOCK_RESERVE)
-        compute, blocks = _cuda(works, boxes.tiles, boxes.steps + boxes.warm_up, most, device)
+        taken = scratch + resident_bytes(chain, device) + copied_bytes(chain, device) + BLOCK_RESERVE
+        compute, blocks = _cuda(works, boxes.tiles, boxes.steps + boxes.warm_up, device.scratch_per_core // taken, device)
         compute = compute * (WALKED if boxes.folded else 1.0)
     else:
         blocks = np.ones_like(boxes.tiles)
@@ -241,25 +241,37 @@ def _cuda(works: list[Work], tiles: Ints, steps: Ints, most: Ints, device: Devic
     """Seconds of the busiest core, and the blocks that share one: `most` at most.
 
     A core takes its tiles in rounds of as many blocks. A round lasts as long as its units are busy or as one block alone takes,
-    whichever is longer; of the numbers of threads a block may have, the best counts.
+    whichever is longer, and a little more.
     """
-    issue = reads = writes = registers = np.zeros(len(tiles))
-    path = BLOCK_LATENCY + STAGE_LATENCY * steps * len(works) + np.zeros_like(THREADS)
-    for work in works:
-        demand = _demand(work, device)
-        issue, reads, writes = (a + b * work.passes for a, b in ((issue, demand.issue), (reads, demand.reads),
-                                                                 (writes, demand.writes)))
-        path, registers = path + demand.path * work.passes, np.maximum(registers, demand.registers)
+    demands = [(_demand(work, device), work.passes) for work in works]
+    issue, reads, writes = (np.sum([getattr(d, unit) * n for d, n in demands], axis=0) for unit in ("issue", "reads", "writes"))
+    path = BLOCK_LATENCY + STAGE_LATENCY * steps * len(works) + np.sum([d.path * n for d, n in demands], axis=0)
     longest = np.maximum(np.maximum(issue, reads), writes)
     busy = longest + UNITS_LOSS * (issue + reads + writes - longest)
-    per_core, room = -(-tiles // device.cores), device.registers_per_core // (registers * THREADS)
-    blocks = np.maximum(1, np.minimum(np.minimum(room, device.max_threads_per_core // THREADS), np.minimum(most, per_core)))
-    full, rest = per_core // blocks, per_core % blocks
+    per_core = -(-tiles // device.cores)
+    blocks, best = _threads([d for d, _ in demands], np.minimum(most, per_core), device)
+    path = np.take_along_axis(path, best, 0)[0]
     loss = MATRIX_WAITING_LOSS if device.matrix else WAITING_LOSS
+    full, rest = per_core // blocks, per_core % blocks
     cycles = full * _overlapped(blocks * busy, path, loss) + np.where(rest > 0, _overlapped(rest * busy, path, loss), 0.0)
-    best = np.argmin(np.where((room >= 1) | (THREADS[0] == THREADS), cycles, np.inf), axis=0)[None]
-    least, together = (np.take_along_axis(a, best, 0)[0] for a in (cycles, blocks))
-    return np.asarray(least / device.clock), together.astype(np.int64)
+    return np.asarray(cycles / device.clock), blocks
+
+
+def _threads(demands: list[Demand], most: Ints, device: Device) -> tuple[Ints, Ints]:
+    """(N,) blocks that share a core, and (1, N) the place in `THREADS` of the threads of one, both as the mapping chooses."""
+    wanted = np.maximum.reduce([np.broadcast_to(d.registers, most.shape) for d in demands])
+    warps = device.registers_per_core // WARP // SCHEDULERS // (-(-wanted // 8) * 8)  # of one scheduler
+    room = SCHEDULERS * warps // (THREADS / WARP)
+    blocks = np.maximum(1, np.minimum(np.minimum(room, device.max_threads_per_core // THREADS), most))
+    if device.matrix:
+        best = np.full((1, len(most)), int(np.argmax(THREADS[:, 0] == MATRIX_THREADS)))
+    else:
+        units = np.sum([d.units for d in demands], axis=0)
+        alone = (np.sum([d.alone for d in demands], axis=0) + 20 + THREADS / 5) / blocks
+        estimate = np.where((room >= 1) | (THREADS[0] == THREADS), units * np.sqrt(units) + alone * np.sqrt(alone), np.inf)
+        near = estimate * 0.94 <= estimate.min(axis=0)
+        best = len(THREADS) - 1 - np.argmax(near[::-1], axis=0)[None]  # of equals the largest
+    return np.take_along_axis(blocks, best, 0)[0].astype(np.int64), best
 
 
 def _overlapped(busy: Floats, waiting: Floats, loss: float) -> Floats:
@@ -275,7 +287,7 @@ def _demand(work: Work, device: Device) -> Demand:
     if device.matrix and not work.grouped:
         busy, path = matrix_time.cycles(matrix_time.Convolution(
             work.images * columns, rows, channels, work.inputs, work.kernel, work.stride, work.extra, work.direct, work.pool))
-        return Demand(busy, 0 * busy, 0 * busy, path * np.maximum(1.0, MATRIX_THREADS / THREADS), MATRIX_REGISTERS)
+        return Demand(busy, 0 * busy, 0 * busy, path + 0 * THREADS, busy, path + 0 * THREADS, MATRIX_REGISTERS)
     if work.linear:
         return linear(work.outputs, work.images, channels, work.inputs * work.kernel[0] * work.kernel[1], work.extra)
     return convolution(Convolution(work.images, channels, rows, columns, work.outputs_together, work.inputs, work.kernel,
