@@ -33,16 +33,16 @@ UNROLLED_WEIGHTS, UNROLLED_SUMS = 144, 600  # up to which a loop over kernel row
 
 # what instructions cost
 PRODUCT = 1.3  # instructions issued for each of the inner loops
-GUARDED_READ = 5.0  # for a read of device memory with its border test
-STORE = 5.0  # to finish one output of a convolution
-OTHER = 110.0  # to place and store one output of any other layer, on top of one per value read
-EXTRA = 3.0  # for each of an epilogue
-SCRATCH_READ = 0.45  # cycles for a warp's read of scratch, for each time a bank is asked again
-LINE_READ = 0.65  # cycles for each line of device memory that a warp reads
-LINE_WRITE = 3.3  # and for each that it writes: those of different instructions are not put together
-SERIAL = 1.35  # cycles from one instruction of a warp to its next
-SCRATCH_LATENCY = 40.0  # cycles until values of scratch are there
-GLOBAL_LATENCY = 200.0  # cycles until values of device memory are there
+GUARDED_READ = 4.4  # for a read of device memory with its border test
+STORE = 8.4  # to finish one output of a convolution
+OTHER = 104.0  # to place and store one output of any other layer, on top of one per value read
+EXTRA = 2.5  # for each of an epilogue
+SCRATCH_READ = 0.18  # cycles for a warp's read of scratch, for each time a bank is asked again
+LINE_READ = 0.32  # cycles for each line of device memory that a warp reads
+LINE_WRITE = 2.5  # and for each that it writes: those of different instructions are not put together
+SERIAL = 0.7  # cycles from one instruction of a warp to its next
+SCRATCH_LATENCY = 38.9  # cycles until values of scratch are there
+GLOBAL_LATENCY = 186.0  # cycles until values of device memory are there
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,12 +41,12 @@ ACTIVATION_COST = 1.2  # instructions of an epilogue's step per output
 # CUDA: blocks compute one stage after the other; what a stage asks for is in `simt_time` and `matrix_time`
 BLOCK_RESERVE = 1024  # scratch bytes the driver keeps for itself per block
 UNITS_LOSS = 0.35  # share of the other units' time that the busiest one of a multiprocessor does not hide
-WAITING_LOSS = 0.7  # the same of units and waiting; and of the two where there are matrix instructions
+WAITING_LOSS = 0.96  # the same of units and waiting; and of the two where there are matrix instructions
 MATRIX_WAITING_LOSS = 0.1
 LINEAR_DEPTH = 64  # products of an output from which on a warp shares the sum
 MATRIX_THREADS, MATRIX_REGISTERS = 256.0, 128.0  # of a block with matrix instructions, of one of its threads
-STAGE_LATENCY = 700.0  # cycles: barrier, address set-up, filling the pipelines
-BLOCK_LATENCY = 650.0  # cycles to start a block
+STAGE_LATENCY = 216.0  # cycles: barrier, address set-up, filling the pipelines
+BLOCK_LATENCY = 765.0  # cycles to start a block
 
 # CPU: one core computes one tile after the other, blocks of pixels x vectors of output channels in registers
 VECTOR_REGISTERS = {16: 32, 8: 16, 4: 16}  # by the floats each holds
