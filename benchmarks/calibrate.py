@@ -41,13 +41,13 @@ from fusec.plan.construct import construct  # noqa: E402
 from fusec.plan.cost import sizes_of  # noqa: E402
 from fusec.plan.lock import Decision  # noqa: E402
 from fusec.plan.partition import DOUBT, is_chain  # noqa: E402
-from fusec.plan.search import Search  # noqa: E402
+from fusec.plan.search import Choice, Search  # noqa: E402
 from fusec.runtime.cache import Cache  # noqa: E402
 from fusec.schedule.ir import Chain, Schedule, Tile  # noqa: E402
 from fusec.targets.device import DEVICES, Device, host  # noqa: E402
 from fusec.tuning.candidates import Trial, chain_key  # noqa: E402
 from fusec.tuning.kernels import generate_all, inputs, single  # noqa: E402
-from fusec.tuning.measure import on_device, timed_call  # noqa: E402
+from fusec.tuning.measure import CALL, MOST_LAUNCHES, on_device, timed_call  # noqa: E402
 from fusec.tuning.timing import alternate  # noqa: E402
 
 
@@ -79,7 +79,7 @@ CONSTANTS = {
     "cpu": ("CPU_EFFICIENCY", "ROW_COST", "CPU_OTHER", "CPU_STAGE", "TRANSPOSE_COST", "BLOCK_COST", "SUM_LATENCY",
             "WEIGHT_RATE", "KEPT")}
 LIMITS = {"UNITS_LOSS": (0.0, 1.0), "WAITING_LOSS": (0.0, 1.0), "WALKED": (0.9, 1.2)}
-FLOOR = {"cuda": 0.015, "cpu": 0.0}  # ms: a call of one kernel takes as long, and hides kernels that take less
+FLOOR = {"cuda": 0.015, "cpu": 0.0}  # ms: of what was measured with one launch a call, no kernel seems to take less
 PER_CHAIN = 10  # schedules
 BUDGET = 0.5  # seconds for the rounds of a chain
 LARGEST = 8 << 20  # bytes of scratch on a CPU: more than the planner allows, to see what it costs
@@ -118,7 +118,7 @@ def all_jobs(target: str) -> tuple[tuple[Sample, Plan, Chain], ...]:
     return tuple(jobs(target))
 
 
-def kernels(planned: Plan, chain: Chain) -> tuple[list[Decision], Generated] | None:
+def kernels(planned: Plan, chain: Chain) -> tuple[list[Choice], Generated] | None:
     """The schedules that the model ranks first, and their source; None where no tile fits."""
     try:
         search = Search(chain, planned.device, planned.nominal)
@@ -127,7 +127,7 @@ def kernels(planned: Plan, chain: Chain) -> tuple[list[Decision], Generated] | N
         return None
     decisions = [Decision.chosen(choice) for choice in ranked]
     tiles = [search.tiles(choice, planned.nominal.batch) for choice in ranked]
-    return decisions, generate_all(planned, chain, [Trial(d, n) for d, n in zip(decisions, tiles, strict=True)])
+    return list(ranked), generate_all(planned, chain, [Trial(d, n) for d, n in zip(decisions, tiles, strict=True)])
 
 
 def prebuild(work: tuple[str, int]) -> None:
@@ -149,14 +149,17 @@ def measure(target: str, path: Path) -> None:
     for sample, planned, chain in work:
         if (found := kernels(planned, chain)) is None:
             continue
-        decisions, made = found
-        models = [build_and_link(single(made, i, 1)) for i in range(len(decisions))]
+        choices, made = found
+        times = [max(1, min(MOST_LAUNCHES, math.ceil(CALL / c.seconds))) for c in choices]  # a call takes longer than some kernels
+        models = [build_and_link(single(made, i, n)) for i, n in enumerate(times)]
         arrays = on_device(models[0], inputs(made, planned.nominal.batch))
         out = models[0](*arrays)
         timed = alternate([(*timed_call(m, arrays, out), None) for m in models], None, lambda *done: None, budget=BUDGET)
-        rows += [{"network": sample.network, "names": chain.names,
-                  "tile": (d.tile.images, d.tile.channels, d.tile.height, d.tile.width), "staged": d.staged, "step": d.step,
-                  "ms": round(1e3 * t.median, 4)} for d, t in zip(decisions, timed, strict=True)]
+        for choice, n, t in zip(choices, times, timed, strict=True):
+            tile = choice.candidate.tile
+            rows.append({"network": sample.network, "names": chain.names,
+                         "tile": (tile.images, tile.channels, tile.height, tile.width), "staged": choice.staged,
+                         "step": choice.candidate.step, "ms": round(1e3 * t.median / n, 5)})
         path.write_text("[" + ",\n".join(map(json.dumps, rows)) + "]\n")  # what is measured stays if this is stopped
 
 

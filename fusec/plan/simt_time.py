@@ -131,7 +131,7 @@ def convolution(work: Convolution, read: Access | None, written: Access | None) 
                   n.registers)
 
 
-def touched(place: Access, step: Floats | int, across: Floats | Ints) -> Floats:
+def touched(place: Access, step: Floats | float, across: Floats | Ints) -> Floats:
     """Lines that one access of a warp touches: lanes `step` columns apart, `across` of them in a row of the box."""
     lanes = np.where(place.whole, WARP, np.minimum(across, WARP))
     span = lanes * step * place.words
@@ -151,7 +151,7 @@ def linear(outputs: Floats, images: Ints, channels: Ints, depth: int, extra: flo
                   outputs / THREADS * 20, LINEAR_REGISTERS)
 
 
-def pointwise(outputs: Floats, reads: Floats | float, extra: float, step: Floats | int, read: Access | None,
+def pointwise(outputs: Floats, reads: Floats | float, extra: float, step: Floats | float, read: Access | None,
               written: Access | None) -> Demand:
     """A load or a layer without multiply-adds: one output per thread and turn; `step` columns of its input for each."""
     warps = np.ceil(outputs / WARP)
@@ -212,12 +212,13 @@ def _counts(work: Convolution, direct: bool) -> Counts:
     typical = alone(items, warps, TYPICAL_THREADS, turn)
     held = np.where(across < WIDE_KERNEL, span, 1)
     fits = (work.channels % channels == 0) & ((held + sums + channels <= 112) | (sums == wide))
-    best = np.argmin(np.where(fits, busy**1.5 + (typical / TYPICAL_BLOCKS) ** 1.5, np.inf), axis=0)[None]
+    best = np.argmin(np.where(fits, busy**1.5 + (typical / TYPICAL_BLOCKS) ** 1.5, np.inf), axis=0)
+    place = np.arange(len(best))
     registers = OWN_REGISTERS + sums + (sums / wide if high * wide > 1 else 0) + 1.5 * held + np.minimum(2 * channels, 32) \
         + (16 if direct else 0)
 
     def chosen(values: Floats | Ints) -> Floats:
-        return np.asarray(np.take_along_axis(values, best, 0)[0], dtype=np.float64)
+        return np.asarray(values[best, place], dtype=np.float64)
 
     turn = chosen(instructions), chosen(accesses), chosen(waiting), chosen(tail)
     return Counts(chosen(warps), chosen(items), chosen(side), chosen(columns), chosen(sums), loops, chosen(unrolled),

@@ -250,7 +250,7 @@ def _cuda(works: list[Work], tiles: Ints, steps: Ints, most: Ints, device: Devic
     busy = longest + UNITS_LOSS * (issue + reads + writes - longest)
     per_core = -(-tiles // device.cores)
     blocks, best = _threads([d for d, _ in demands], np.minimum(most, per_core), device)
-    path = np.take_along_axis(path, best, 0)[0]
+    path = path[best, np.arange(len(best))]
     loss = MATRIX_WAITING_LOSS if device.matrix else WAITING_LOSS
     full, rest = per_core // blocks, per_core % blocks
     cycles = full * _overlapped(blocks * busy, path, loss) + np.where(rest > 0, _overlapped(rest * busy, path, loss), 0.0)
@@ -258,20 +258,20 @@ def _cuda(works: list[Work], tiles: Ints, steps: Ints, most: Ints, device: Devic
 
 
 def _threads(demands: list[Demand], most: Ints, device: Device) -> tuple[Ints, Ints]:
-    """(N,) blocks that share a core, and (1, N) the place in `THREADS` of the threads of one, both as the mapping chooses."""
+    """(N,) blocks that share a core, and (N,) the place in `THREADS` of the threads of one, both as the mapping chooses."""
     wanted = np.maximum.reduce([np.broadcast_to(d.registers, most.shape) for d in demands])
     warps = device.registers_per_core // WARP // SCHEDULERS // (-(-wanted // 8) * 8)  # of one scheduler
     room = SCHEDULERS * warps // (THREADS / WARP)
     blocks = np.maximum(1, np.minimum(np.minimum(room, device.max_threads_per_core // THREADS), most))
     if device.matrix:
-        best = np.full((1, len(most)), int(np.argmax(THREADS[:, 0] == MATRIX_THREADS)))
+        best = np.full(len(most), int(np.argmax(THREADS[:, 0] == MATRIX_THREADS)))
     else:
         units = np.sum([d.units for d in demands], axis=0)
         alone = (np.sum([d.alone for d in demands], axis=0) + 20 + THREADS / 5) / blocks
         estimate = np.where((room >= 1) | (THREADS[0] == THREADS), units * np.sqrt(units) + alone * np.sqrt(alone), np.inf)
         near = estimate * 0.94 <= estimate.min(axis=0)
-        best = len(THREADS) - 1 - np.argmax(near[::-1], axis=0)[None]  # of equals the largest
-    return np.take_along_axis(blocks, best, 0)[0].astype(np.int64), best
+        best = len(THREADS) - 1 - np.argmax(near[::-1], axis=0)  # of equals the largest
+    return blocks[best, np.arange(len(best))].astype(np.int64), best
 
 
 def _overlapped(busy: Floats, waiting: Floats, loss: float) -> Floats:
