@@ -150,7 +150,8 @@ def measure(target: str, path: Path) -> None:
         if (found := kernels(planned, chain)) is None:
             continue
         choices, made = found
-        times = [max(1, min(MOST_LAUNCHES, math.ceil(CALL / c.seconds))) for c in choices]  # a call takes longer than some kernels
+        # launching takes longer than some kernels: several to a call
+        times = [max(1, min(MOST_LAUNCHES, math.ceil(CALL / c.seconds))) for c in choices]
         models = [build_and_link(single(made, i, n)) for i, n in enumerate(times)]
         arrays = on_device(models[0], inputs(made, planned.nominal.batch))
         out = models[0](*arrays)

@@ -1,7 +1,8 @@
 """The time model: seconds of one kernel for many tiles at once.
 
 In: the boxes of a chain's tensors for N tiles, which inputs are staged, scratch bytes, a Device. Out: `Timing`, arrays of N.
-The model only has to rank schedules and partitions. It is monotone: more work, more traffic or more scratch never costs less.
+The model only has to rank schedules and partitions. All that a kernel does adds to its time, and nothing takes from it; but on
+a GPU the time also follows the mapping, which gives other blocks of registers and other threads to boxes of other sizes.
 
 The constants are estimates, none is a vendor's figure. They were fitted to measured kernels (`benchmarks/calibrate.py`: chains
 of lenet5, mnist4, alexnet, vgg_e, resnet18, mobilenet_v2, artcnn_c4f16 and fsrcnn_x2 with several tiles each), those for CUDA
