@@ -19,7 +19,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing import Pool
@@ -35,19 +35,19 @@ from prefixes import prefix  # noqa: E402
 from fusec import debug  # noqa: E402
 from fusec.errors import Infeasible  # noqa: E402
 from fusec.pipeline import Generated, Plan, build_and_link, build_kernels, plan, read  # noqa: E402
-from fusec.plan import timing  # noqa: E402
+from fusec.plan import simt_time, timing  # noqa: E402
 from fusec.plan.boxes import Boxes, boxes_of  # noqa: E402
 from fusec.plan.construct import construct  # noqa: E402
 from fusec.plan.cost import sizes_of  # noqa: E402
 from fusec.plan.lock import Decision  # noqa: E402
 from fusec.plan.partition import DOUBT, is_chain  # noqa: E402
-from fusec.plan.search import Search  # noqa: E402
+from fusec.plan.search import Choice, Search  # noqa: E402
 from fusec.runtime.cache import Cache  # noqa: E402
 from fusec.schedule.ir import Chain, Schedule, Tile  # noqa: E402
 from fusec.targets.device import DEVICES, Device, host, in_precision  # noqa: E402
 from fusec.tuning.candidates import Trial, chain_key  # noqa: E402
 from fusec.tuning.kernels import generate_all, inputs, single  # noqa: E402
-from fusec.tuning.measure import on_device, timed_call  # noqa: E402
+from fusec.tuning.measure import CALL, MOST_LAUNCHES, on_device, timed_call  # noqa: E402
 from fusec.tuning.timing import alternate  # noqa: E402
 
 
@@ -83,15 +83,14 @@ SAMPLES["half"] = (
     Sample(str(HERE / "alexnet2.yaml"), None, (32, 3, 227, 227), 4),
     Sample(str(HERE / "dncnn.yaml"), None, (1, 1, 1080, 1920), 3, 4))
 CONSTANTS = {
-    "cuda": ("MERGED", "CUDA_OUTPUT", "CUDA_OTHER", "WALKED", "THREADS", "REGISTERS", "SCRATCH_READS", "GUARDED_READ",
-             "ROW_STALL", "STAGE_LATENCY", "GLOBAL_LATENCY", "BLOCK_LATENCY", "ACTIVATION_COST", "FUNCTION_COST",
-             "CUDA_EFFICIENCY", "WAITING"),
+    "cuda": ("WALKED", "UNITS_LOSS", "WAITING_LOSS", "STAGE_LATENCY", "BLOCK_LATENCY", "PRODUCT", "GUARDED_READ", "STORE",
+             "OTHER", "EXTRA", "SCRATCH_READ", "LINE_READ", "LINE_WRITE", "SERIAL", "SCRATCH_LATENCY", "GLOBAL_LATENCY"),
     "cpu": ("CPU_EFFICIENCY", "ROW_COST", "CPU_OTHER", "CPU_STAGE", "TRANSPOSE_COST", "BLOCK_COST", "SUM_LATENCY",
             "WEIGHT_RATE", "KEPT"),
     "half": ("matrix_time.PRODUCT", "matrix_time.GATHER", "matrix_time.STORE", "matrix_time.TASK", "matrix_time.LATENCY",
-             "matrix_time.WARPS", "matrix_time.DIRECT", "CUDA_OTHER", "STAGE_LATENCY", "GLOBAL_LATENCY", "BLOCK_LATENCY")}
-CHOICES = {"THREADS": (96, 128, 192, 256, 320, 384), "REGISTERS": (64, 80, 96, 112, 128)}
-LIMITS = {"WAITING": (1.0, 8.0), "MERGED": (1.0, 2.0)}
+             "matrix_time.WARPS", "matrix_time.DIRECT", "STAGE_LATENCY", "BLOCK_LATENCY")}
+LIMITS = {"UNITS_LOSS": (0.0, 1.0), "WAITING_LOSS": (0.0, 1.0), "WALKED": (0.9, 1.2)}
+FLOOR = {"cuda": 0.015, "half": 0.0, "cpu": 0.0}  # ms: of what was measured with one launch a call, no kernel seems to take less
 PER_CHAIN = 13  # schedules: the best few by the model, and others spread over those that follow
 BUDGET = 0.5  # seconds for the rounds of a chain
 LARGEST = 8 << 20  # bytes of scratch on a CPU: more than the planner allows, to see what it costs
@@ -130,7 +129,7 @@ def all_jobs(target: str) -> tuple[tuple[Sample, Plan, Chain], ...]:
     return tuple(jobs(target))
 
 
-def kernels(planned: Plan, chain: Chain) -> tuple[list[Decision], Generated] | None:
+def kernels(planned: Plan, chain: Chain) -> tuple[list[Choice], Generated] | None:
     """The schedules that the model ranks first, and their source; None where no tile fits."""
     try:
         search = Search(chain, planned.device, planned.nominal)
@@ -140,7 +139,7 @@ def kernels(planned: Plan, chain: Chain) -> tuple[list[Decision], Generated] | N
         return None
     decisions = [Decision.chosen(choice) for choice in ranked]
     tiles = [search.tiles(choice, planned.nominal.batch) for choice in ranked]
-    return decisions, generate_all(planned, chain, [Trial(d, n) for d, n in zip(decisions, tiles, strict=True)])
+    return list(ranked), generate_all(planned, chain, [Trial(d, n) for d, n in zip(decisions, tiles, strict=True)])
 
 
 def prebuild(work: tuple[str, int]) -> None:
@@ -162,52 +161,76 @@ def measure(target: str, path: Path) -> None:
     for sample, planned, chain in work:
         if (found := kernels(planned, chain)) is None:
             continue
-        decisions, made = found
-        models = [build_and_link(single(made, i, 1)) for i in range(len(decisions))]
+        choices, made = found
+        # launching takes longer than some kernels: several to a call
+        times = [max(1, min(MOST_LAUNCHES, math.ceil(CALL / c.seconds))) for c in choices]
+        models = [build_and_link(single(made, i, n)) for i, n in enumerate(times)]
         arrays = on_device(models[0], inputs(made, planned.nominal.batch))
         out = models[0](*arrays)
         timed = alternate([(*timed_call(m, arrays, out), None) for m in models], None, lambda *done: None, budget=BUDGET)
-        rows += [{"network": sample.network, "names": chain.names,
-                  "tile": (d.tile.images, d.tile.channels, d.tile.height, d.tile.width), "staged": d.staged, "step": d.step,
-                  "ms": round(1e3 * t.median, 4)} for d, t in zip(decisions, timed, strict=True)]
+        for choice, n, t in zip(choices, times, timed, strict=True):
+            tile = choice.candidate.tile
+            rows.append({"network": sample.network, "names": chain.names,
+                         "tile": (tile.images, tile.channels, tile.height, tile.width), "staged": choice.staged,
+                         "step": choice.candidate.step, "ms": round(1e3 * t.median / n, 5)})
         path.write_text("[" + ",\n".join(map(json.dumps, rows)) + "]\n")  # what is measured stays if this is stopped
 
 
 class Fit:
-    """The measured schedules, and the model's seconds for them."""
+    """The measured schedules, and the model's seconds for them.
 
-    def __init__(self, target: str, path: Path) -> None:
-        self.device = machine(target)
+    Parameters
+    ----------
+    without
+        Networks that do not count.
+    """
+
+    def __init__(self, target: str, path: Path, without: Collection[str] = ()) -> None:
+        self.device, self.floor, self.without = machine(target), FLOOR[target], without
         plans = {sample.network: planned for sample, planned in networks(target)}
-        self.items: list[tuple[Schedule, Boxes, tuple[str, ...]]] = []
+        items: dict[Any, list[tuple[int, Schedule, Boxes]]] = defaultdict(list)
         measured, groups = [], defaultdict(list)
-        for row in json.loads(path.read_text()):
-            planned, names = plans[row["network"]], tuple(row["names"])
+        for i, row in enumerate(json.loads(path.read_text())):
+            planned, names, staged = plans[row["network"]], tuple(row["names"]), tuple(row["staged"])
             chain = Chain(planned.simplified.graph, names)
-            schedule = construct(chain, Tile(*row["tile"]), self.device, tuple(row["staged"]), row.get("step"))
-            groups[row["network"], names].append(len(self.items))
+            schedule = construct(chain, Tile(*row["tile"]), self.device, staged, row.get("step"))
+            groups[row["network"], names].append(i)
             boxes = boxes_of(schedule, sizes_of(chain.graph, planned.nominal), planned.nominal.batch)
-            self.items.append((schedule, boxes, tuple(row["staged"])))
+            items[row["network"], names, staged, boxes.folded].append((i, schedule, boxes))
             measured.append(row["ms"])
         self.measured, self.groups = np.array(measured), dict(groups)
+        self.together = [(np.array([i for i, _, _ in found]), found[0][1].chain, joined([b for _, _, b in found]), key[2],
+                          np.array([self.device.element * s.scratch_elements for _, s, _ in found]))
+                         for key, found in items.items()]
 
     def predicted(self) -> Any:
-        element = self.device.element
-        times = [float(timing.time_of(s.chain, boxes, staged, np.array([element * s.scratch_elements]), self.device).seconds[0])
-                 * (DOUBT if len(s.chain.names) > 1 else 1) for s, boxes, staged in self.items]
-        return 1e3 * np.array(times)
+        p = np.zeros(len(self.measured))
+        for places, chain, boxes, staged, scratch in self.together:
+            seconds = timing.time_of(chain, boxes, staged, scratch, self.device).seconds
+            p[places] = 1e3 * seconds * (DOUBT if len(chain.names) > 1 else 1)
+        return p
 
     def cost(self, report: bool = False) -> float:
         """What the model's choices cost, as mean logarithms of the slow-down."""
         p, m = self.predicted(), self.measured
         chosen = {key: v[int(np.argmin(p[v]))] for key, v in self.groups.items()}
-        tiles = statistics.fmean(math.log(m[chosen[key]] / m[v].min()) for key, v in self.groups.items())
-        plans = [self._plan(network, chosen, p, report) for network in dict.fromkeys(n for n, _ in self.groups)]
-        error = float(np.sqrt((np.clip(np.log(p / m), -2, 2) ** 2).mean()))
+        losses = {key: math.log(m[chosen[key]] / m[v].min()) for key, v in self.groups.items()}
+        errors = np.clip(np.log(np.maximum(p, self.floor) / m), -2, 2) ** 2
+        plans = {network: self._plan(network, chosen, p, report) for network in dict.fromkeys(n for n, _ in self.groups)}
+        kept = [(key, v) for key, v in self.groups.items() if key[0] not in self.without]
         if report:
-            slower = math.exp(statistics.fmean(plans))
-            print(f"time of the chosen tile {math.exp(tiles):.3f} of the best, of the plan {slower:.3f}, rms error {error:.2f}")
-        return 0.5 * error + 4 * tiles + 4 * statistics.fmean(plans)
+            for title, networks in (("", set(plans) - set(self.without)), ("held out: ", set(self.without))):
+                self._report(title, networks, losses, plans, errors)
+        error = math.sqrt(statistics.fmean(errors[i] for _, v in kept for i in v))
+        return error + 4 * statistics.fmean(losses[key] for key, _ in kept) + 2 * statistics.fmean(
+            slower for network, slower in plans.items() if network not in self.without)
+
+    def _report(self, title: str, networks: Collection[str], losses: Any, plans: Any, errors: Any) -> None:
+        if networks:
+            tiles, slower = (math.exp(statistics.fmean(v[k] for k in v if (k if isinstance(k, str) else k[0]) in networks))
+                             for v in (losses, plans))
+            error = math.sqrt(statistics.fmean(errors[i] for key, v in self.groups.items() if key[0] in networks for i in v))
+            print(f"{title}time of the chosen tile {tiles:.3f} of the best, of the plan {slower:.3f}, rms error {error:.2f}")
 
     def _plan(self, network: str, chosen: dict[Any, int], p: Any, report: bool) -> float:
         order = [names[0] for n, names in self.groups if n == network and len(names) == 1]
@@ -220,27 +243,41 @@ class Fit:
             least.append(min(least[s] + self.measured[self.groups[k]].min() for s, k in cuts))
         alone = sum(self.measured[chosen[network, (n,)]] for n in order)
         if report:
-            print(f"  {network:14} plan {best[-1][1]:.3f} ms {best[-1][2]}, layer by layer {alone:.3f}, best {least[-1]:.3f}")
+            tiles = math.exp(statistics.fmean(math.log(self.measured[i] / self.measured[self.groups[k]].min())
+                                              for k, i in chosen.items() if k[0] == network))
+            print(f"  {network:14} tile {tiles:.3f}, plan {best[-1][1]:.3f} ms {best[-1][2]}, layer by layer {alone:.3f}, "
+                  f"best {least[-1]:.3f}")
         return math.log(best[-1][1] / least[-1]) + 2 * max(0.0, math.log(best[-1][1] / alone) + 0.02)
 
 
-def fit(target: str, path: Path, seconds: float, seed: int) -> None:
-    data, rng, start, names = Fit(target, path), random.Random(seed), time.monotonic(), CONSTANTS[target]
+def joined(boxes: Sequence[Boxes]) -> Boxes:
+    """The boxes of several tiles of one chain, side by side."""
+    arrays = ("extent", "covered", "grid", "images", "steps", "steps_y", "warm_up", "fresh", "early")
+    return replace(boxes[0], **{name: np.concatenate([getattr(b, name) for b in boxes], axis=-1) for name in arrays})
+
+
+def home(name: str) -> Any:
+    """The module that holds a constant."""
+    return timing if hasattr(timing, name) else simt_time
+
+
+def fit(target: str, path: Path, seconds: float, seed: int, without: Collection[str]) -> None:
+    data, rng, start, names = Fit(target, path, without), random.Random(seed), time.monotonic(), CONSTANTS[target]
     best = data.cost(report=True)
     while time.monotonic() - start < seconds:
-        before = {name: getattr(timing, name) for name in names}
+        before = {name: getattr(home(name), name) for name in names}
         for name in rng.sample(names, rng.choice((1, 1, 2, 3))):
             low, high = LIMITS.get(name, (0.0, math.inf))
             value = before[name] * math.exp(rng.gauss(0, rng.choice((0.15, 0.5))))
-            setattr(timing, name, rng.choice(CHOICES[name]) if name in CHOICES else min(high, max(low, value)))
+            setattr(home(name), name, min(high, max(low, value)))
         cost = data.cost()
         if cost < best:
             best = cost
         else:
             for name, value in before.items():
-                setattr(timing, name, value)
+                setattr(home(name), name, value)
     data.cost(report=True)
-    print("\n".join(f"{name} = {getattr(timing, name):.4g}" for name in names))
+    print("\n".join(f"{name} = {getattr(home(name), name):.4g}" for name in names))
 
 
 def main() -> None:
@@ -250,11 +287,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--without", nargs="*", default=(), help="networks that the fit does not see; reported apart")
     options = parser.parse_args()
     if options.what == "measure":
         measure(options.target, options.json)
     else:
-        fit(options.target, options.json, options.seconds, options.seed)
+        fit(options.target, options.json, options.seconds, options.seed, options.without)
 
 
 if __name__ == "__main__":

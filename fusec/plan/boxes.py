@@ -196,6 +196,7 @@ class Family:
         if self._whole is None and self._moving is None:
             raise self._reason
         self._split = self._split_channels()
+        self._tables: dict[tuple[object, ...], _Table] = {}  # every batch size and coarse grid asks for the same ones
 
     def _sides(self, whole: bool) -> list[int]:
         """(height, width) of the tile that covers each pinned axis, or of the smallest tile that moves."""
@@ -250,9 +251,14 @@ class Family:
 
         With `steps`, as many as there are extents along y, tiles are strips; they need not ascend.
         """
-        tables = [self._table(0, extents[0]), self._table(1, extents[1]) if steps is None else self._strips(extents[1], steps),
-                  self._table(2, extents[2])]
+        tables = [self._known(a, extents[a], steps if a == 1 else None) for a in range(3)]
         return _join(self.names, tables, picks, images, self.full, batch, frozenset() if steps is None else self.folded)
+
+    def _known(self, axis: int, extents: Sequence[int], steps: Sequence[int] | None) -> _Table:
+        key = axis, tuple(extents), None if steps is None else tuple(steps)
+        if key not in self._tables:
+            self._tables[key] = self._table(axis, extents) if steps is None else self._strips(extents, steps)
+        return self._tables[key]
 
     def _strips(self, heights: Sequence[int], steps: Sequence[int]) -> _Table:
         assert self._moving is not None and self._held is not None

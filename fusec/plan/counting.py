@@ -7,13 +7,14 @@ here are what `cost` and `search` rest on; the tests count the same things by lo
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph, Node
-from fusec.graph.shapes import param_shapes
+from fusec.graph.shapes import Shape, param_shapes
 
 Ints = NDArray[np.int64]
 BYTES = 4  # of one fp32 element, in which weights are counted unless another type is said
@@ -67,7 +68,11 @@ def taps(layer: L.Layer, axis: L.Axis, start: Ints, end: Ints) -> int:
 
 def weight_bytes(graph: LayerGraph, node: Node, element: int = BYTES) -> int:
     """Bytes of the weights of a node and its epilogue, in elements of `element` bytes."""
-    count = sum(math.prod(s) for s in param_shapes(node.layer, graph.input_shapes(node)).values())
+    count = _weights(node.layer, tuple(graph.input_shapes(node)))
     shape = graph.shapes[node.name]
-    count += sum(math.prod(s) for p in node.epilogue for s in param_shapes(p.layer, [shape]).values())
-    return element * count
+    return element * (count + sum(_weights(p.layer, (shape,)) for p in node.epilogue))
+
+
+@cache
+def _weights(layer: L.Layer, shapes: tuple[Shape, ...]) -> int:
+    return sum(math.prod(s) for s in param_shapes(layer, shapes).values())

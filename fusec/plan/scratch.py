@@ -18,7 +18,8 @@ from fusec.plan.placement import lives, offsets, phases
 from fusec.schedule.ir import Chain, Layout
 from fusec.targets.device import Device
 
-MOST_RESIDENT = 64 * 1024  # bytes of weights that a block may keep in scratch
+MOST_RESIDENT = 64 * 1024  # bytes of weights that a block may keep in scratch, for matrix instructions
+MOST_COPIED = 16 * 1024  # bytes of weights that a block copies into scratch where there is room, for other kernels
 
 
 def scratch_elements(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device) -> Ints:
@@ -36,6 +37,14 @@ def resident_bytes(chain: Chain, device: Device) -> int:
     convolutions = [n for n in chain.nodes if isinstance(n.layer, L.Conv2d) and n.layer.groups == 1]
     taken = sum(-(-n.params["weight"].size * device.element // 8) * 8 for n in convolutions)
     return taken if taken <= MOST_RESIDENT else 0
+
+
+def copied_bytes(chain: Chain, device: Device) -> int:
+    """Bytes of weights that a block copies into scratch beside its buffers when many share a core; buffers come first."""
+    if device.matrix:
+        return 0
+    taken = device.element * sum(n.params["weight"].size for n in chain.nodes if isinstance(n.layer, L.Conv2d))
+    return taken if taken <= MOST_COPIED else 0
 
 
 def peak_stage(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device, tile: int = 0) -> str:

@@ -1,7 +1,8 @@
 """The time model: seconds of one kernel for many tiles at once.
 
 In: the boxes of a chain's tensors for N tiles, which inputs are staged, scratch bytes, a Device. Out: `Timing`, arrays of N.
-The model only has to rank schedules and partitions. It is monotone: more work, more traffic or more scratch never costs less.
+The model only has to rank schedules and partitions. All that a kernel does adds to its time, and nothing takes from it; but on
+a GPU the time also follows the mapping, which gives other blocks of registers and other threads to boxes of other sizes.
 
 The constants are estimates, none is a vendor's figure. They were fitted to measured kernels (`benchmarks/calibrate.py`: chains
 of lenet5, mnist4, alexnet, vgg_e, resnet18, mobilenet_v2, artcnn_c4f16 and fsrcnn_x2 with several tiles each), those for CUDA
@@ -11,51 +12,44 @@ one measured.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusec.graph import layers as L
 from fusec.graph.graph import Node
+from fusec.graph.shapes import Shape
+from fusec.plan import matrix_time
 from fusec.plan.boxes import Boxes
 from fusec.plan.construct import layout_of
 from fusec.plan.counting import BYTES, Ints, inputs_per_output, weight_bytes
-from fusec.plan.matrix_time import Convolution, cycles
 from fusec.plan.merge import merged_pools
-from fusec.plan.scratch import resident_bytes
+from fusec.plan.scratch import copied_bytes, resident_bytes
+from fusec.plan.simt_time import LINE, SCHEDULERS, THREADS, WARP, Access, Convolution, Demand, convolution, linear, pointwise
 from fusec.schedule.ir import Chain
 from fusec.targets.device import Device
 
 Floats = NDArray[np.float64]
 
-WALKED = 1.05  # CUDA: strips against tiles, beyond what is counted; not yet measured
-OVERLAP_LOSS = {"cuda": 0.6, "cpu": 0.23}  # share of the shorter of compute and memory time the longer one does not hide
+WALKED = 1.0  # CUDA: strips against tiles, beyond what is counted
+OVERLAP_LOSS = {"cuda": 0.35, "cpu": 0.23}  # share of the shorter of compute and memory time the longer one does not hide
 FUNCTION_COST = 38.0  # instructions of an exponential, a power or a division per output
 FUNCTIONS = (L.LocalResponseNorm, L.Softmax, L.LogSoftmax, L.Sigmoid, L.Tanh, L.Silu, L.Elu, L.Selu, L.Softplus, L.Gelu, L.Mish,
              L.Power, L.Sqrt, L.Exp, L.Div)  # the layers that take one
 ACTIVATION_COST = 1.2  # instructions of an epilogue's step per output
 
-# CUDA: one block of THREADS computes one stage after the other
-THREADS = 320
-REGISTERS = 96  # per thread
+# CUDA: blocks compute one stage after the other; what a stage asks for is in `simt_time` and `matrix_time`
 BLOCK_RESERVE = 1024  # scratch bytes the driver keeps for itself per block
-WARP = 32
-SCRATCH_READS = 0.96  # warp-wide scratch reads a core can serve per cycle
-REGISTER_TILES = ((8, 7), (8, 4), (8, 2), (8, 1), (4, 4), (4, 1), (1, 4), (1, 1))  # output channels x pixels of one thread
-DEPTHWISE_TILES = ((1, 7), (1, 4), (1, 1))
-GUARDED_READ = 1.58  # a read of device memory with its border test, against a read of scratch
-MERGED = 1.1  # a convolution merged with a pool has smaller blocks: it reads its weights, and device memory, more often
-STAGED_WEIGHTS = 4096  # weights up to which it does not, since they are copied into scratch
-ROW_STALL = 15.0  # cycles per filter row and input channel that one warp cannot hide
-CUDA_OUTPUT = 7.8  # instructions to place and store one output of a convolution
-CUDA_OTHER = 4.9  # and of any other layer, on top of one per value read
-CUDA_EFFICIENCY = 0.38  # of the inner loops, against their bound by issue slots
-WAITING = 8.0  # how well co-resident blocks hide each other's waiting: 1 not at all, large perfectly
-STAGE_LATENCY = 257.0  # cycles: barrier, address set-up, filling the pipelines
-GLOBAL_LATENCY = 1330.0  # cycles until the first value from device memory is there
-BLOCK_LATENCY = 360.0  # cycles to start a block
+UNITS_LOSS = 0.35  # share of the other units' time that the busiest one of a multiprocessor does not hide
+WAITING_LOSS = 0.96  # the same of units and waiting; and of the two where there are matrix instructions
+MATRIX_WAITING_LOSS = 0.1
+LINEAR_DEPTH = 64  # products of an output from which on a warp shares the sum
+MATRIX_THREADS, MATRIX_REGISTERS = 256.0, 128.0  # of a block with matrix instructions, of one of its threads
+STAGE_LATENCY = 216.0  # cycles: barrier, address set-up, filling the pipelines
+BLOCK_LATENCY = 765.0  # cycles to start a block
 
 # CPU: one core computes one tile after the other, blocks of pixels x vectors of output channels in registers
 VECTOR_REGISTERS = {16: 32, 8: 16, 4: 16}  # by the floats each holds
@@ -90,27 +84,27 @@ class Timing:
         return np.maximum(self.compute, self.memory) + self.overlap_loss * np.minimum(self.compute, self.memory) + self.launch
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Work:
     """One stage's loops for one tile. All arrays are of N; `inputs` and the kernel are of one multiply-add group."""
 
     images: Ints
     box: Ints  # (3, N) channels, rows and columns made at a time: the new rows of a step of a strip, or the whole box of a tile
     passes: Floats  # (N,) times as many rows a tile makes in all
-    reads: float | Floats  # values read per output by layers without multiply-adds
-    extra: float  # further instructions per output
+    reads: float | Floats = 0.0  # values read per output by layers without multiply-adds
+    extra: float = 0.0  # further instructions per output
     inputs: int = 0  # input channels per output; 0 when the layer has no multiply-adds
     kernel: tuple[int, int] = (1, 1)
     stride: int = 1
+    outputs_together: int = 1  # output channels of a group
+    linear: bool = False  # a large sum for each output of an image of one pixel
     depthwise: bool = False
     grouped: bool = False
     together: int = 1  # values a thread moves at once
     direct: bool = False  # reads device memory
+    source: Access | None = None  # on a GPU, how it moves through an input there
+    target: Access | None = None  # and through its output there
     pool: tuple[int, int] = (1, 1)  # the window of the pool in registers into which its output goes
-
-    @property
-    def merged(self) -> bool:
-        return self.pool != (1, 1)
 
     @property
     def rows(self) -> Ints:
@@ -123,21 +117,26 @@ class Work:
 
 def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, device: Device) -> Timing:
     """Seconds of one launch of `chain` over all tiles; `scratch` (N,) in bytes per block."""
-    works = [Work(*_made(boxes, t), 1.0, 0.0, direct=True, together=layout_of(device, chain.shapes[t].channels).block)
-             for t in chain.inputs if t in staged]
+    works = [_load(chain, boxes, t, device) for t in chain.inputs if t in staged]
     pools = merged_pools(chain)
-    works += [_work(chain, boxes, n, staged, pools.get(n.name)) for n in chain.nodes if n.inputs[0] not in pools]
+    works += [_work(chain, boxes, n, staged, pools.get(n.name), device) for n in chain.nodes if n.inputs[0] not in pools]
     memory = _memory(chain, boxes, staged, scratch, device)
     if device.target == "cuda":
-        taken = scratch + resident_bytes(chain, device) + BLOCK_RESERVE
-        per_core = np.minimum(device.scratch_per_core // taken, device.max_threads_per_core // THREADS)
-        blocks = np.maximum(1, np.minimum(per_core, device.registers_per_core // (REGISTERS * THREADS)))
-        compute = _cuda(works, boxes.tiles, boxes.steps + boxes.warm_up, blocks, device) * (WALKED if boxes.folded else 1.0)
+        taken = scratch + resident_bytes(chain, device) + copied_bytes(chain, device) + BLOCK_RESERVE
+        compute, blocks = _cuda(works, boxes.tiles, boxes.steps + boxes.warm_up, device.scratch_per_core // taken, device)
+        compute = compute * (WALKED if boxes.folded else 1.0)
     else:
         blocks = np.ones_like(boxes.tiles)
         compute = _cpu(works, boxes.tiles, boxes.steps + boxes.warm_up, device)
     waves = -(-boxes.tiles // (device.cores * blocks))
     return Timing(compute, memory, OVERLAP_LOSS[device.target], device.launch, blocks, waves)
+
+
+def _load(chain: Chain, boxes: Boxes, tensor: str, device: Device) -> Work:
+    """The copy of a staged input into scratch."""
+    images, box, passes = _made(boxes, tensor)
+    return Work(images=images, box=box, passes=passes, reads=1.0, direct=True,
+                together=layout_of(device, chain.shapes[tensor].channels).block, source=_access(chain, boxes, tensor, device))
 
 
 def _made(boxes: Boxes, tensor: str) -> tuple[Ints, Ints, Floats]:
@@ -148,28 +147,48 @@ def _made(boxes: Boxes, tensor: str) -> tuple[Ints, Ints, Floats]:
     return boxes.images, np.stack([channels, fresh, columns]), boxes.steps + boxes.early[i] / boxes.fresh[i]
 
 
-def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool: Node | None) -> Work:
+def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool: Node | None, device: Device) -> Work:
     """The work of `node`, and of the `pool` that takes its output from registers: no stage of its own, a step per value."""
     layer, first = node.layer, node.inputs[0]
-    direct = any(t in chain.inputs and t not in staged for t in node.inputs)
-    made = _made(boxes, node.name)
-    inputs = inputs_per_output(chain.graph, node)
+    far = [t for t in node.inputs if t in chain.inputs and t not in staged]
+    images, box, passes = _made(boxes, node.name)
     extra = ACTIVATION_COST * len(node.epilogue)
-    if pool is not None and isinstance(pool.layer, L.Windowed):
-        extra += ACTIVATION_COST * len(pool.epilogue) / (pool.layer.kernel[0] * pool.layer.kernel[1])
+    window = pool.layer.kernel if pool is not None and isinstance(pool.layer, L.Windowed) else (1, 1)
+    if pool is not None:
+        extra += ACTIVATION_COST * len(pool.epilogue) / (window[0] * window[1])
+    made = Work(images=images, box=box, passes=passes, extra=extra, direct=bool(far), pool=window,
+                source=_access(chain, boxes, far[0], device) if far else None,
+                target=_access(chain, boxes, chain.output, device) if chain.output in (node.name, pool and pool.name) else None)
+    inputs = inputs_per_output(chain.graph, node)
     if not inputs:
-        reads = _reads(layer, node, boxes.inside[:, boxes.index[first]])
         function = FUNCTION_COST if isinstance(layer, FUNCTIONS) else 0.0
-        return Work(*made, reads, extra + function, direct=direct)
-    depthwise = isinstance(layer, L.Conv2d) and layer.groups == layer.out_channels == chain.graph.shapes[first].channels
-    grouped = not isinstance(layer, L.Conv2d) or layer.groups > 1
-    kernel, stride = (1, 1), 1
-    if isinstance(layer, L.Conv2d):
-        kernel, stride = layer.kernel, layer.stride[1]
-    elif isinstance(layer, L.ConvTranspose2d):  # only every stride-th tap meets an input
-        kernel = (-(-layer.kernel[0] // layer.stride[0]), -(-layer.kernel[1] // layer.stride[1]))
-    return Work(*made, 0.0, extra, inputs, kernel, stride, depthwise, grouped, 1, direct,
-                pool.layer.kernel if pool is not None and isinstance(pool.layer, L.Windowed) else (1, 1))
+        return replace(made, reads=_reads(layer, node, boxes.inside[:, boxes.index[first]]), extra=extra + function)
+    if not isinstance(layer, L.Conv2d):
+        kernel = (1, 1)
+        if isinstance(layer, L.ConvTranspose2d):  # only every stride-th tap meets an input
+            kernel = (-(-layer.kernel[0] // layer.stride[0]), -(-layer.kernel[1] // layer.stride[1]))
+        return replace(made, inputs=inputs, kernel=kernel, grouped=True, outputs_together=chain.shapes[node.name].channels)
+    depthwise = layer.groups == layer.out_channels == chain.graph.shapes[first].channels
+    return replace(made, inputs=inputs, kernel=layer.kernel, stride=layer.stride[1], depthwise=depthwise,
+                   grouped=layer.groups > 1, outputs_together=layer.out_channels // layer.groups,
+                   linear=_is_linear(layer, chain.shapes[node.name], inputs))
+
+
+def _is_linear(layer: L.Conv2d, shape: Shape, inputs: int) -> bool:
+    """Whether a warp shares each sum of a convolution."""
+    one = (shape.height, shape.width, layer.groups) == (1, 1, 1) and not layer.padding
+    return one and inputs * layer.kernel[0] * layer.kernel[1] >= LINEAR_DEPTH
+
+
+def _access(chain: Chain, boxes: Boxes, tensor: str, device: Device) -> Access | None:
+    """How stages move through a chain's input or output in a GPU's memory."""
+    if device.target != "cuda":
+        return None
+    i, tile = boxes.index[tensor], boxes.extent[2, boxes.index[chain.output]]
+    columns, size = boxes.inside[2, i], int(boxes.size[2, i])
+    words = max(1, layout_of(device, chain.shapes[tensor].channels).block * device.element // BYTES)
+    aligned = np.where(columns == np.minimum(tile, size), np.gcd(tile, math.gcd(size, LINE)), 1)
+    return Access(columns, columns >= size, aligned, words)
 
 
 def _reads(layer: L.Layer, node: Node, read: Ints) -> float | Floats:
@@ -223,50 +242,61 @@ def weight_traffic(chain: Chain, boxes: Boxes, element: int) -> Ints:
     return np.stack([b * boxes.covered[0, i] * e for b, i, e in zip(per_channel, nodes, elsewhere, strict=True)])
 
 
-def _cuda(works: list[Work], tiles: Ints, steps: Ints, blocks: Ints, device: Device) -> Floats:
-    """Throughput of a core over its share of the tiles, or the critical path of its rounds of blocks, whichever is longer."""
-    busy, path = np.zeros(len(tiles)), np.full(len(tiles), BLOCK_LATENCY)
-    for work in works:
-        b, p = (_matrix(work) if device.matrix and not work.grouped else _cuda_dense(work, device)) if work.inputs \
-            else _cuda_other(work, device)
-        busy, path = busy + b * work.passes, path + np.maximum(b, p) * work.passes + STAGE_LATENCY * steps
-    per_core, rounds = -(-tiles // device.cores), -(-tiles // (device.cores * blocks))
-    together = (per_core * busy) ** WAITING + (rounds * path) ** WAITING
-    return np.asarray(together ** (1 / WAITING) / (device.clock * CUDA_EFFICIENCY))
+def _cuda(works: list[Work], tiles: Ints, steps: Ints, most: Ints, device: Device) -> tuple[Floats, Ints]:
+    """Seconds of the busiest core, and the blocks that share one: `most` at most.
+
+    A core takes its tiles in rounds of as many blocks. A round lasts as long as its units are busy or as one block alone takes,
+    whichever is longer, and a little more.
+    """
+    demands = [(_demand(work, device), work.passes) for work in works]
+    issue, reads, writes = (np.sum([getattr(d, unit) * n for d, n in demands], axis=0) for unit in ("issue", "reads", "writes"))
+    path = BLOCK_LATENCY + STAGE_LATENCY * steps * len(works) + np.sum([d.path * n for d, n in demands], axis=0)
+    longest = np.maximum(np.maximum(issue, reads), writes)
+    busy = longest + UNITS_LOSS * (issue + reads + writes - longest)
+    per_core = -(-tiles // device.cores)
+    blocks, best = _threads([d for d, _ in demands], np.minimum(most, per_core), device)
+    path = path[best, np.arange(len(best))]
+    loss = MATRIX_WAITING_LOSS if device.matrix else WAITING_LOSS
+    full, rest = per_core // blocks, per_core % blocks
+    cycles = full * _overlapped(blocks * busy, path, loss) + np.where(rest > 0, _overlapped(rest * busy, path, loss), 0.0)
+    return np.asarray(cycles / device.clock), blocks
 
 
-def _matrix(work: Work) -> tuple[Floats, Floats]:
-    """(busy, path) cycles of a convolution by matrix instructions, in those of the inner loops of the others."""
-    busy, path = cycles(Convolution(work.images * work.box[2], work.box[1], work.box[0], work.inputs, work.kernel, work.stride,
-                                    work.extra, work.direct, work.pool))
-    return busy * CUDA_EFFICIENCY, path * CUDA_EFFICIENCY
+def _threads(demands: list[Demand], most: Ints, device: Device) -> tuple[Ints, Ints]:
+    """(N,) blocks that share a core, and (N,) the place in `THREADS` of the threads of one, both as the mapping chooses."""
+    wanted = np.maximum.reduce([np.broadcast_to(d.registers, most.shape) for d in demands])
+    warps = device.registers_per_core // WARP // SCHEDULERS // (-(-wanted // 8) * 8)  # of one scheduler
+    room = SCHEDULERS * warps // (THREADS / WARP)
+    blocks = np.maximum(1, np.minimum(np.minimum(room, device.max_threads_per_core // THREADS), most))
+    if device.matrix:
+        best = np.full(len(most), int(np.argmax(THREADS[:, 0] == MATRIX_THREADS)))
+    else:
+        units = np.sum([d.units for d in demands], axis=0)
+        alone = (np.sum([d.alone for d in demands], axis=0) + 20 + THREADS / 5) / blocks
+        estimate = np.where((room >= 1) | (THREADS[0] == THREADS), units * np.sqrt(units) + alone * np.sqrt(alone), np.inf)
+        near = estimate * 0.94 <= estimate.min(axis=0)
+        best = len(THREADS) - 1 - np.argmax(near[::-1], axis=0)  # of equals the largest
+    return blocks[best, np.arange(len(best))].astype(np.int64), best
 
 
-def _cuda_dense(work: Work, device: Device) -> tuple[Floats, Floats]:
-    """(busy, path) cycles of a convolution: the register tile that suits its extents best."""
-    shapes = DEPTHWISE_TILES if work.depthwise else REGISTER_TILES
-    channel, pixel = (np.array(v, dtype=np.float64)[:, None] for v in zip(*shapes, strict=True))
-    items = np.ceil(work.box[0] / channel) * work.rows * np.ceil(work.box[2] / pixel)
-    rows, columns = work.inputs * work.kernel[0], work.kernel[1]
-    values = ((pixel - 1) * work.stride + columns) * (GUARDED_READ if work.direct else 1.0)
-    weights = columns * np.ceil(channel / 4)
-    products = columns * channel * pixel + (work.extra + CUDA_OUTPUT) * channel * pixel / rows
-    cycles = np.maximum(products * WARP / device.lanes, (values + weights) / SCRATCH_READS)
-    many = work.inputs * work.kernel[0] * work.kernel[1] * work.box[0] > STAGED_WEIGHTS
-    slower = np.where(many, MERGED, 1.0) if work.merged and work.direct else 1.0
-    busy = np.ceil(items / WARP) * rows * cycles * slower
-    path = np.ceil(items / THREADS) * rows * (products + values + weights + ROW_STALL) * slower
-    best = np.argmin(np.maximum(busy, path), axis=0)[None]
-    return np.take_along_axis(busy, best, 0)[0], np.take_along_axis(path, best, 0)[0]
+def _overlapped(busy: Floats, waiting: Floats, loss: float) -> Floats:
+    return np.asarray(np.maximum(busy, waiting) + loss * np.minimum(busy, waiting))
 
 
-def _cuda_other(work: Work, device: Device) -> tuple[Floats, Floats]:
-    """(busy, path) cycles of a load or a layer without multiply-adds: one output per thread and turn."""
-    reads = work.reads * (GUARDED_READ if work.direct else 1.0)
-    cycles = np.maximum(reads / SCRATCH_READS, (reads + work.extra + CUDA_OTHER) * WARP / device.lanes)
-    busy = np.ceil(work.outputs / work.together / WARP) * cycles
-    path = np.ceil(work.outputs / work.together / THREADS) * (reads + work.extra + CUDA_OTHER)
-    return busy, path + (GLOBAL_LATENCY if work.direct else 0.0)
+def _demand(work: Work, device: Device) -> Demand:
+    """What one pass of a stage asks of a multiprocessor."""
+    channels, rows, columns = work.box
+    if not work.inputs:
+        step = 1.0 if work.source is None else np.maximum(1.0, work.source.columns / np.maximum(columns, 1))
+        return pointwise(work.outputs / work.together, work.reads, work.extra, step, work.source, work.target)
+    if device.matrix and not work.grouped:
+        busy, path = matrix_time.cycles(matrix_time.Convolution(
+            work.images * columns, rows, channels, work.inputs, work.kernel, work.stride, work.extra, work.direct, work.pool))
+        return Demand(busy, 0 * busy, 0 * busy, path + 0 * THREADS, busy, path + 0 * THREADS, MATRIX_REGISTERS)
+    if work.linear:
+        return linear(work.outputs, work.images, channels, work.inputs * work.kernel[0] * work.kernel[1], work.extra)
+    return convolution(Convolution(work.images, channels, rows, columns, work.outputs_together, work.inputs, work.kernel,
+                                   work.stride, work.pool, work.extra), work.source, work.target)
 
 
 def _cpu(works: list[Work], tiles: Ints, steps: Ints, device: Device) -> Floats:

@@ -210,10 +210,10 @@ def test_scratch_limits_the_blocks_per_core() -> None:
     net = Net(64, 32, 32)
     net.conv("conv", 64)
     chain = Chain(net.graph(), ("conv",))
-    big = cost(construct(chain, Tile(1, 64, 16, 32), H200, ("input",)), H200, Nominal((8,)))
+    big = cost(construct(chain, Tile(1, 64, 16, 32), H200, ("input",)), H200, Nominal((512,)))
     assert big.scratch_bytes == 4 * 64 * 18 * 34
     assert big.blocks_per_core == 1
-    assert cost(construct(chain, Tile(1, 64, 16, 32), H200, ()), H200, Nominal((8,))).blocks_per_core > 1
+    assert cost(construct(chain, Tile(1, 64, 16, 32), H200, ()), H200, Nominal((512,))).blocks_per_core > 1
 
 
 class TestNominal:
