@@ -1,4 +1,5 @@
-"""Schedules in half precision: ungrouped convolutions by matrix instructions, all else as in float32, inside the same kernels.
+"""Schedules in half precision: ungrouped convolutions by matrix instructions, all else by whole planes (`cuda_planes`) or as in
+float32, inside the same kernels.
 
 In: a Schedule (planes of eight channels) and a Device. Out: a MappedKernel for `templates/cuda`. Whether a convolution goes
 through matrix instructions is decided by its layer alone; a block of fragments for each (`fragments`) by its extents.
@@ -10,49 +11,50 @@ from dataclasses import replace
 
 import numpy as np
 
-from fusec.graph import layers as L
-from fusec.schedule.ir import Buffer, Layout, Schedule, Space, Stage
+from fusec.schedule.ir import Buffer, Schedule, Space, Stage
 from fusec.targets import fragments as F
 from fusec.targets import geometry as G
+from fusec.targets import octets
 from fusec.targets.base import Call, MappedKernel, Staging
-from fusec.targets.blocking import best_block
-from fusec.targets.cuda_simt import CudaMapper, is_conv
+from fusec.targets.blocking import best_block, registers_left
+from fusec.targets.cuda_planes import PlanesMapper
+from fusec.targets.cuda_simt import is_conv
 from fusec.targets.device import Device
 from fusec.targets.packing import channel_fragments, tap_fragments
 
 FEW_CHANNELS = 4  # input channels up to which taps and channels are one axis of products
+COLUMNS = 5  # of a depthwise convolution, for which a thread is to have registers
 STAGED = 64 * 1024  # bytes of weights copied into scratch, at most
 
 
 def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None) -> MappedKernel:
     """Map `schedule` to warps and threads; `tiles` is how many are expected, None more than the device has room for."""
     mapper = _MatrixMapper(schedule, device)
-    matrix, plain = mapper.matrix_works(), mapper.works()
-    others = [s for s in schedule.stages if s not in matrix]
+    matrix, plain, planes = mapper.matrix_works(), mapper.works(), mapper.depthwise_works()
+    others = [s for s in schedule.stages if s not in matrix and s not in planes]
     positions = sum(s.writes.images * s.footprint.elements * schedule.fresh(s) // (s.footprint.y.extent or 1) for s in others)
+    positions += sum(w.positions for w in planes.values())
     scratch = mapper.stage_fragments(tuple(matrix))
     choice = F.choose(tuple(matrix.values()), scratch_bytes=device.element * scratch, scratch_per_core=device.scratch_per_core,
                       registers=device.registers_per_core, threads_per_core=device.max_threads_per_core, positions=positions,
+                      least=max((octets.registers(w, min(w.columns, COLUMNS)) for w in planes.values()), default=0),
                       share=device.max_threads_per_core if tiles is None else -(-tiles // device.cores))
     mapper.fragments = dict(zip(matrix, choice.blocks, strict=True))
+    room = registers_left(device.registers_per_core, choice.threads, choice.blocks_per_core)
+    mapper.columns = {s: octets.best_columns(w, choice.threads, room) for s, w in planes.items()}
     mapper.blocks = {s: best_block(w, choice.threads, choice.blocks_per_core)[0] for s, w in plain.items()}
     mapper.threads = choice.threads
     kernel = mapper.kernel(choice.threads, choice.blocks_per_core)
     return replace(kernel, scratch=mapper.scratch, staging=tuple(mapper.staging))
 
 
-class _MatrixMapper(CudaMapper):
-    libraries = CudaMapper.libraries | {"conv2d_mma": "conv2d_mma.cuh", "conv2d_mma_pool": "conv2d_mma.cuh",
-                                        "copy_planes": "planes.cuh", "sum_planes": "planes.cuh"}
+class _MatrixMapper(PlanesMapper):
+    libraries = PlanesMapper.libraries | {"conv2d_mma": "conv2d_mma.cuh", "conv2d_mma_pool": "conv2d_mma.cuh"}
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
         super().__init__(schedule, device)
-        self.core = ("ptx.cuh", f"{device.dtype}.cuh", "core.cuh", "planes.cuh")
         self.fragments: dict[Stage, F.Block] = {}
         self._resident: frozenset[Stage] = frozenset()
-
-    def is_dense(self, stage: Stage) -> bool:
-        return False
 
     def is_matrix(self, stage: Stage) -> bool:
         """Whether a stage goes through matrix instructions: a property of its layer alone."""
@@ -62,7 +64,7 @@ class _MatrixMapper(CudaMapper):
         return self.input_channels(stage) <= FEW_CHANNELS
 
     def is_simt(self, stage: Stage) -> bool:
-        return is_conv(stage) and not self.is_matrix(stage)
+        return super().is_simt(stage) and not self.is_matrix(stage)
 
     def buffer_type(self, buffer: Buffer, written: bool) -> str:
         block = buffer.layout.block
@@ -137,27 +139,3 @@ class _MatrixMapper(CudaMapper):
             self.staging.append(Staging(self.scratch, weights, words))
             self.scratch += 4 * words // self.device.element
         return numbers, (f"reinterpret_cast<const uint2*>({home})", f"params + {bias or 0}")
-
-    def stage(self, index: int, stage: Stage) -> tuple[Call, ...]:
-        if stage.node is None and self._copies_planes(stage):
-            call = self.call(index, stage, "copy_planes", {}, (self.read(stage),))
-            return (replace(call, arguments=(self.names[stage.writes], self.read(stage))),)
-        if self._sums_planes(stage):
-            return (self.call(index, stage, "sum_planes", {}, self.shifted(stage)),)
-        return super().stage(index, stage)
-
-    def _sums_planes(self, stage: Stage) -> bool:
-        """Whether a stage adds tensors, or changes one value by value, in whole planes of the same channels."""
-        buffers = [stage.writes, *(r.buffer for r in stage.reads)]
-        planes = all(b.layout is Layout.NC8HW8 and b.footprint.c == stage.footprint.c for b in buffers)
-        whole = stage.footprint.c.offset == 0 and (stage.footprint.c.scale * self.schedule.tile.channels) % 8 == 0
-        return stage.node is not None and isinstance(stage.node.layer, L.Add | L.Activation) and planes and whole \
-            and len({self.shape(b).channels for b in buffers}) == 1
-
-    def _copies_planes(self, stage: Stage) -> bool:
-        """Whether a load moves whole planes from device memory into scratch, zeros outside the image."""
-        source, target = stage.reads[0].buffer, stage.writes
-        channels = source.footprint.c
-        whole = channels.offset % 8 == 0 and (channels.scale * self.schedule.tile.channels) % 8 == 0
-        return source.layout is target.layout is Layout.NC8HW8 and target.padding_value == 0.0 and whole \
-            and G.shift(stage, stage.reads[0]) == (0, 0)

@@ -145,7 +145,7 @@ class Choice:
 
 
 def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, registers: int, threads_per_core: int,
-           positions: int, share: int) -> Choice:
+           positions: int, least: int, share: int) -> Choice:
     """Threads and blocks of fragments for a kernel.
 
     Parameters
@@ -154,6 +154,8 @@ def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, 
         The kernel's convolutions by matrix instructions, in order.
     positions
         Outputs of all other stages.
+    least
+        Registers a thread wants for those.
     share
         Blocks there will be for each multiprocessor, at most.
     """
@@ -162,7 +164,7 @@ def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, 
         if threads > threads_per_core:
             continue
         chosen = [best_block(w, threads, 1) for w in works]
-        wanted = max([OTHER, *(_registers(w, b) for w, b in zip(works, chosen, strict=True))])
+        wanted = max([OTHER, least, *(_registers(w, b) for w, b in zip(works, chosen, strict=True))])
         if registers_left(registers, threads, 1) < wanted and threads > THREADS[0]:
             continue
         limit = max(1, min(share, threads_per_core // threads, 16, scratch_per_core // (scratch_bytes + 1024)))

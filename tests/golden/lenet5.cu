@@ -26,6 +26,7 @@ __device__ __forceinline__ void put_value(value_t* place, float v, bool last) {
 template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, unsigned PAD_BITS, int RING = 0, int BLOCK = 1, int CHANNELS = 0>
 struct Scratch {
   static constexpr bool IN_SCRATCH = true;
+  static constexpr int ROWS_HELD = RING;
   static constexpr int LANES = BLOCK, DEPTH = CHANNELS, PLANE = CHANNEL, SPARE = (BLOCK - CHANNELS % BLOCK) % BLOCK;
   value_t* data;
   int n0, batch, c0, y0, x0, height, width, first = 0, phase = 0;
@@ -44,6 +45,8 @@ struct Scratch {
   }
   struct Row {
     const value_t* data;
+    __device__ __forceinline__ bool holds(int) const { return true; }
+    __device__ __forceinline__ float outside() const { return 0.0f; }
     __device__ __forceinline__ float operator()(int x) const { return value(data[x * BLOCK]); }
   };
   __device__ __forceinline__ Row row(int n, int c, int y, float) const { return Row{data + index(n, c, y, 0)}; }
@@ -72,6 +75,7 @@ struct Scratch {
 template <class T, int CHANNELS, int BLOCK = 1>
 struct Global {
   static constexpr bool IN_SCRATCH = false;
+  static constexpr int ROWS_HELD = 0;
   static constexpr int LANES = BLOCK, DEPTH = CHANNELS, PLANES = (CHANNELS + BLOCK - 1) / BLOCK, SPARE = PLANES * BLOCK - CHANNELS;
   T* data;
   int n0, batch, c0, y0, x0, height, width, first = 0;
@@ -88,9 +92,9 @@ struct Global {
     bool inside;
     int x0, width;
     float padding;
-    __device__ __forceinline__ float operator()(int x) const {
-      return inside && unsigned(x0 + x) < unsigned(width) ? value(data[x * BLOCK]) : padding;
-    }
+    __device__ __forceinline__ bool holds(int x) const { return inside && unsigned(x0 + x) < unsigned(width); }
+    __device__ __forceinline__ float outside() const { return padding; }
+    __device__ __forceinline__ float operator()(int x) const { return holds(x) ? value(data[x * BLOCK]) : padding; }
   };
   __device__ __forceinline__ Row row(int n, int c, int y, float padding) const {
     return Row{data + index(n, c, y, 0), unsigned(y0 + y) < unsigned(height) && n0 + n < batch, x0, width, padding};
@@ -137,10 +141,27 @@ __device__ __forceinline__ int most(int a, int b) { return a > b ? a : b; }
 
 __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 
+// The larger and the smaller of two values; NaN if the first is NaN.
+#if __CUDA_ARCH__ >= 800
+__device__ __forceinline__ float maximum(float v, float w) {
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(v), "f"(w));
+  return larger;
+}
+__device__ __forceinline__ float minimum(float v, float w) {
+  float smaller;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(smaller) : "f"(v), "f"(w));
+  return smaller;
+}
+#else
+__device__ __forceinline__ float maximum(float v, float w) { return v < w ? w : v; }
+__device__ __forceinline__ float minimum(float v, float w) { return v > w ? w : v; }
+#endif
+
 // Pointwise functions of epilogues. A comparison that NaN fails keeps NaN, as the reference does.
-__device__ __forceinline__ float relu(float v) { return v < 0.0f ? 0.0f : v; }
+__device__ __forceinline__ float relu(float v) { return maximum(v, 0.0f); }
 __device__ __forceinline__ float leaky_relu(float v, float slope) { return v < 0.0f ? v * slope : v; }
-__device__ __forceinline__ float clip(float v, float low, float high) { return v < low ? low : v > high ? high : v; }
+__device__ __forceinline__ float clip(float v, float low, float high) { return minimum(maximum(v, low), high); }
 __device__ __forceinline__ float sigmoid(float v) {
   const float e = expf(v < 0.0f ? v : -v);
   return (v < 0.0f ? e : 1.0f) / (1.0f + e);
@@ -605,7 +626,7 @@ struct Stage6 {
 };
 
 extern "C" __global__ void __launch_bounds__(160, 3)
-k_1a4653c1a426(const value_t* __restrict__ in0, value_t* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
+k_5b239819610a(const value_t* __restrict__ in0, value_t* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
   extern __shared__ __align__(16) value_t scratch[];
   const int tile = blockIdx.x;
   const int tile_c = tile % 1 * 10;
