@@ -161,13 +161,14 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
         return Work(*made, reads, extra + function, direct=direct)
     depthwise = isinstance(layer, L.Conv2d) and layer.groups == layer.out_channels == chain.graph.shapes[first].channels
     grouped = not isinstance(layer, L.Conv2d) or layer.groups > 1
+    eights = isinstance(layer, L.Conv2d) and inputs % 8 == 0 and layer.out_channels // layer.groups % 8 == 0
     kernel, stride = (1, 1), 1
     if isinstance(layer, L.Conv2d):
         kernel, stride = layer.kernel, layer.stride[1]
     elif isinstance(layer, L.ConvTranspose2d):  # only every stride-th tap meets an input
         kernel = (-(-layer.kernel[0] // layer.stride[0]), -(-layer.kernel[1] // layer.stride[1]))
-    return Work(*made, 0.0, extra, inputs, kernel, stride, depthwise, grouped, 1, direct,
-                pool.layer.kernel if pool is not None and isinstance(pool.layer, L.Windowed) else (1, 1))
+    return Work(*made, 0.0, extra, inputs, kernel, stride, depthwise, grouped and not eights, 1,
+                direct, pool.layer.kernel if pool is not None and isinstance(pool.layer, L.Windowed) else (1, 1))
 
 
 def _reads(layer: L.Layer, node: Node, read: Ints) -> float | Floats:

@@ -1,4 +1,4 @@
-"""Schedules in half precision: ungrouped convolutions by matrix instructions, all else by whole planes (`cuda_planes`) or as in
+"""Schedules in half precision: most convolutions by matrix instructions, all else by whole planes (`cuda_planes`) or as in
 float32, inside the same kernels.
 
 In: a Schedule (planes of eight channels) and a Device. Out: a MappedKernel for `templates/cuda`. Whether a convolution goes
@@ -58,7 +58,11 @@ class _MatrixMapper(PlanesMapper):
 
     def is_matrix(self, stage: Stage) -> bool:
         """Whether a stage goes through matrix instructions: a property of its layer alone."""
-        return is_conv(stage) and self.conv_layer(stage).groups == 1
+        if not is_conv(stage):
+            return False
+        layer = self.conv_layer(stage)
+        sizes = self.input_channels(stage) // layer.groups, layer.out_channels // layer.groups
+        return layer.groups == 1 or all(size % 8 == 0 for size in sizes)
 
     def is_few(self, stage: Stage) -> bool:
         return self.input_channels(stage) <= FEW_CHANNELS
@@ -85,8 +89,10 @@ class _MatrixMapper(PlanesMapper):
 
     def _matrix_work(self, stage: Stage, pool: Stage | None) -> F.Work:
         w = self.work(stage, pool)
-        return F.Work(w.images * w.columns, w.rows, -(-w.channels // 8), w.depth, w.kernel_y, w.kernel_x, w.stride_y,
-                      self.conv_layer(stage).dilation[0], self.is_few(stage),
+        layer = self.conv_layer(stage)
+        groups, inside = -(-w.channels // 8), -(-layer.out_channels // layer.groups // 8)
+        return F.Work(w.images * w.columns, w.rows, groups, groups if layer.groups == 1 else inside, w.depth,
+                      w.kernel_y, w.kernel_x, w.stride_y, layer.dilation[0], self.is_few(stage),
                       stage.reads[0].buffer.space is Space.GLOBAL, w.pool_y, w.pool_x)
 
     def stage_fragments(self, convolutions: tuple[Stage, ...]) -> int:
@@ -102,7 +108,7 @@ class _MatrixMapper(PlanesMapper):
     def _words(self, stage: Stage) -> int:
         """32-bit words of a convolution's packed weights."""
         layer, few = self.conv_layer(stage), self.is_few(stage)
-        depth, (height, width) = self.input_channels(stage), layer.kernel
+        depth, (height, width) = self.input_channels(stage) // layer.groups, layer.kernel
         steps = -(-depth * height * width // 16) if few else width * -(-depth // 16) * height
         return steps * -(-layer.out_channels // 8) * 64
 
@@ -130,7 +136,8 @@ class _MatrixMapper(PlanesMapper):
         work = self._matrix_work(stage, None)
         body = (1 if few else work.kernel_y) * block.fragments * block.rows * block.groups
         numbers: G.Numbers = G.window_numbers(stage, stage.reads[0]) | {
-            "GROUP_IN": self.input_channels(stage), "FRAGMENTS": block.fragments, "BLOCK_Y": block.rows,
+            "GROUPS": layer.groups, "GROUP_IN": work.depth, "GROUP_OUT": layer.out_channels // layer.groups,
+            "FRAGMENTS": block.fragments, "BLOCK_Y": block.rows,
             "BLOCK_C": block.groups, "WEIGHT_PITCH": 32 * groups, "UNROLL": F.unrolled(work.steps, body),
             "REUSED": str(block.reused).lower(), "FEW": str(few).lower(), "BIAS": str(bias is not None).lower()}
         home = f"params + {weights}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil
+from math import ceil, gcd
 
 from fusec.targets.blocking import registers_left, resident_blocks
 
@@ -34,7 +34,8 @@ class Work:
     columns: int  # of all images of the tile
     rows: int
     groups: int  # of eight output channels
-    depth: int  # input channels
+    inside: int  # the same of what reads the same input channels: a block must stay inside one
+    depth: int  # input channels per output
     kernel_y: int
     kernel_x: int
     stride_y: int
@@ -85,7 +86,7 @@ def candidates(work: Work) -> tuple[Block, ...]:
     rows = _divisors(work.pool_y, 8) if work.pooled else range(1, min(work.rows, 8) + 1)
     for f in fragments:
         for r in rows:
-            for g in _divisors(work.groups, 16):
+            for g in _divisors(gcd(work.groups, work.inside), 16):
                 reused = not work.few and work.kernel_y * g * 2 <= MOST_WEIGHTS and work.kernel_y * f * r * g <= UNROLLED
                 block = Block(f, r, g, reused)
                 if block.sums <= MOST_SUMS or (r == g == 1 and f == fragments[0]):

@@ -24,11 +24,12 @@ Sizes = tuple[int, int, int, int]
 
 
 def thin(graph: LayerGraph) -> LayerGraph:
-    """The graph simplified, with most weights zero, so that sums stay small."""
+    """The graph simplified; weights are -1, 0 and 1, most of a sum's many are 0, so that sums stay small."""
     rng = np.random.default_rng(3)
     for node in graph.layers:
         if "weight" in node.params:
-            node.params["weight"][...] *= rng.random(node.params["weight"].shape) < 0.3
+            weight = node.params["weight"]
+            weight[...] = np.sign(weight) * (rng.random(weight.shape) < min(0.6, 4 / np.prod(weight.shape[1:])))
     return simplify(graph).graph
 
 
@@ -95,3 +96,24 @@ def test_depthwise_convolutions_of_strips_and_before_pools() -> None:
     check(ending, [(1, 13, 3, 5)], (1, 9, 11), "conv2d")
     pooled = between(8, d=conv(8, groups=8), p=max_pool(3, 2, pad=1))
     check(pooled, [(1, 5, 4, 6)], (1, 19, 21), "depthwise_planes")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_grouped_convolutions_by_matrix_instructions(dtype: str) -> None:
+    """Groups of eights of channels, with an odd number of planes too; tiles of all channels and of some."""
+    inner = between(48, g=conv(32, groups=2), h=conv(48, groups=4, stride=2))
+    check(inner, [(1, 5, 4, 6), (2, 5, 3, 2)], (2, 11, 19), "conv2d_mma", dtype=dtype)
+    ending = thin(network(L.Input(3), a=conv(24, 1), g=conv(48, groups=3)))
+    check(ending, [(1, 48, 4, 6), (1, 16, 4, 6), (1, 24, 3, 9)], (1, 11, 19), "conv2d_mma", dtype=dtype)
+    assert "conv2d" not in functions(schedule_in(dtype, ending, (1, 16, 4, 6)), dtype)
+
+
+def test_grouped_convolutions_of_device_memory_and_before_pools() -> None:
+    first = thin(network(L.Input(16), g=conv(32, groups=2), b=conv(5, 1)))
+    check(first, [(1, 5, 4, 6)], (2, 9, 13), "conv2d_mma", staged=False)
+    pooled = between(16, g=conv(16, groups=2), p=max_pool(2, 2))
+    check(pooled, [(1, 5, 3, 6)], (1, 18, 22), "conv2d_mma_pool")
+
+
+def test_other_groups_stay_where_they_were() -> None:
+    check(between(24, g=conv(24, groups=2)), [(1, 5, 4, 6)], (1, 9, 13), "conv2d")
