@@ -22,7 +22,7 @@ from fusec.graph.graph import Node
 from fusec.plan.boxes import Boxes
 from fusec.plan.construct import layout_of
 from fusec.plan.counting import BYTES, Ints, inputs_per_output, weight_bytes
-from fusec.plan.matrix_time import Convolution, cycles
+from fusec.plan.matrix_time import FEW_CHANNELS, Convolution, cycles
 from fusec.plan.merge import merged_pools
 from fusec.plan.scratch import resident_bytes
 from fusec.schedule.ir import Chain
@@ -102,6 +102,7 @@ class Work:
     stride: int = 1
     depthwise: bool = False
     grouped: bool = False
+    phases: tuple[int, int] = (1, 1)  # of a transposed convolution made as an ordinary one, whose channels its phases are
     together: int = 1  # values a thread moves at once
     direct: bool = False  # reads device memory
     pool: tuple[int, int] = (1, 1)  # the window of the pool in registers into which its output goes
@@ -162,12 +163,13 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
     depthwise = isinstance(layer, L.Conv2d) and layer.groups == layer.out_channels == chain.graph.shapes[first].channels
     grouped = not isinstance(layer, L.Conv2d) or layer.groups > 1
     eights = isinstance(layer, L.Conv2d) and inputs % 8 == 0 and layer.out_channels // layer.groups % 8 == 0
-    kernel, stride = (1, 1), 1
+    kernel, stride, phases = (1, 1), 1, (1, 1)
     if isinstance(layer, L.Conv2d):
         kernel, stride = layer.kernel, layer.stride[1]
     elif isinstance(layer, L.ConvTranspose2d):  # only every stride-th tap meets an input
         kernel = (-(-layer.kernel[0] // layer.stride[0]), -(-layer.kernel[1] // layer.stride[1]))
-    return Work(*made, 0.0, extra, inputs, kernel, stride, depthwise, grouped and not eights, 1,
+        eights, phases = layer.groups == 1 and layer.dilation == (1, 1) and inputs > FEW_CHANNELS, layer.stride
+    return Work(*made, 0.0, extra, inputs, kernel, stride, depthwise, grouped and not eights, phases, 1,
                 direct, pool.layer.kernel if pool is not None and isinstance(pool.layer, L.Windowed) else (1, 1))
 
 
@@ -234,8 +236,9 @@ def _cuda(works: list[Work], tiles: Ints, steps: Ints, blocks: Ints, device: Dev
 
 def _matrix(work: Work) -> tuple[Floats, Floats]:
     """(busy, path) cycles of a convolution by matrix instructions, in those of the inner loops of the others."""
-    busy, path = cycles(Convolution(work.images * work.box[2], work.box[1], work.box[0], work.inputs, work.kernel, work.stride,
-                                    work.extra, work.direct, work.pool))
+    y, x = work.phases
+    busy, path = cycles(Convolution(work.images * -(-work.box[2] // x), -(-work.box[1] // y), work.box[0] * y * x, work.inputs,
+                                    work.kernel, work.stride, work.extra, work.direct, work.pool))
     return busy * CUDA_EFFICIENCY, path * CUDA_EFFICIENCY
 
 

@@ -7,10 +7,14 @@ through matrix instructions is decided by its layer alone; a block of fragments 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
+from fusec.graph import layers as L
+from fusec.graph.graph import Array
 from fusec.schedule.ir import Buffer, Schedule, Space, Stage
 from fusec.targets import fragments as F
 from fusec.targets import geometry as G
@@ -20,7 +24,7 @@ from fusec.targets.blocking import best_block, registers_left
 from fusec.targets.cuda_planes import PlanesMapper
 from fusec.targets.cuda_simt import is_conv
 from fusec.targets.device import Device
-from fusec.targets.packing import channel_fragments, tap_fragments
+from fusec.targets.packing import by_phases, channel_fragments, round_up, tap_fragments
 
 FEW_CHANNELS = 4  # input channels up to which taps and channels are one axis of products
 COLUMNS = 5  # of a depthwise convolution, for which a thread is to have registers
@@ -48,8 +52,32 @@ def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None
     return replace(kernel, scratch=mapper.scratch, staging=tuple(mapper.staging))
 
 
+@dataclass(frozen=True)
+class _Filters:
+    """What a stage multiplies, as one ordinary convolution."""
+
+    outputs: int
+    depth: int  # input channels per output
+    kernel: L.Pair
+    few: bool  # taps and channels are one axis of products
+
+    @property
+    def groups(self) -> int:
+        """Of eight output channels."""
+        return -(-self.outputs // 8)
+
+    @property
+    def words(self) -> int:
+        """32-bit words of the packed weights."""
+        height, width = self.kernel
+        steps = -(-self.depth * height * width // 16) if self.few else width * -(-self.depth // 16) * height
+        return steps * self.groups * 64
+
+
 class _MatrixMapper(PlanesMapper):
-    libraries = PlanesMapper.libraries | {"conv2d_mma": "conv2d_mma.cuh", "conv2d_mma_pool": "conv2d_mma.cuh"}
+    libraries = PlanesMapper.libraries | {"conv2d_mma": "conv2d_mma.cuh", "conv2d_mma_pool": "conv2d_mma.cuh",
+                                          "conv_transpose2d_mma": "conv_transpose2d_mma.cuh"}
+    needs = MappingProxyType({"conv_transpose2d_mma.cuh": "conv2d_mma.cuh"})
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
         super().__init__(schedule, device)
@@ -59,10 +87,17 @@ class _MatrixMapper(PlanesMapper):
     def is_matrix(self, stage: Stage) -> bool:
         """Whether a stage goes through matrix instructions: a property of its layer alone."""
         if not is_conv(stage):
-            return False
+            return self.is_phased(stage)
         layer = self.conv_layer(stage)
         sizes = self.input_channels(stage) // layer.groups, layer.out_channels // layer.groups
         return layer.groups == 1 or all(size % 8 == 0 for size in sizes)
+
+    def is_phased(self, stage: Stage) -> bool:
+        """Whether a stage is a transposed convolution whose phases are made by one convolution."""
+        if stage.node is None or not isinstance(stage.node.layer, L.ConvTranspose2d):
+            return False
+        layer = stage.node.layer
+        return layer.groups == 1 and layer.dilation == (1, 1) and self.input_channels(stage) > FEW_CHANNELS
 
     def is_few(self, stage: Stage) -> bool:
         return self.input_channels(stage) <= FEW_CHANNELS
@@ -88,6 +123,8 @@ class _MatrixMapper(PlanesMapper):
         return found
 
     def _matrix_work(self, stage: Stage, pool: Stage | None) -> F.Work:
+        if self.is_phased(stage):
+            return self._phased_work(stage)
         w = self.work(stage, pool)
         layer = self.conv_layer(stage)
         groups, inside = -(-w.channels // 8), -(-layer.out_channels // layer.groups // 8)
@@ -95,9 +132,31 @@ class _MatrixMapper(PlanesMapper):
                       w.kernel_y, w.kernel_x, w.stride_y, layer.dilation[0], self.is_few(stage),
                       stage.reads[0].buffer.space is Space.GLOBAL, w.pool_y, w.pool_x)
 
+    def _phased_work(self, stage: Stage) -> F.Work:
+        """Extents of the convolution that makes all phases of a transposed one."""
+        layer, made, filters = self.transposed_layer(stage), self.made(stage), self._filters(stage)
+        numbers, read = G.phase_numbers(stage, stage.reads[0], made), stage.reads[0].buffer
+        rows, columns = int(numbers["COUNT_Y"]), int(numbers["COUNT_X"])
+        planes = filters.groups if layer.out_channels <= FEW_CHANNELS else -(-made.channels // 8)
+        groups = filters.groups if layer.out_channels <= FEW_CHANNELS else planes * layer.stride[0] * layer.stride[1]
+        return F.Work(stage.writes.images * columns, rows, groups, planes, filters.depth, *filters.kernel, 1, 1, False,
+                      read.space is Space.GLOBAL)
+
+    def made(self, stage: Stage) -> G.Region:
+        return G.region(stage, self.shape(stage.writes), self.schedule.fresh(stage))
+
+    def _filters(self, stage: Stage) -> _Filters:
+        """What a convolution multiplies, as an ordinary one."""
+        if not self.is_phased(stage):
+            layer = self.conv_layer(stage)
+            return _Filters(layer.out_channels, self.input_channels(stage) // layer.groups, layer.kernel, self.is_few(stage))
+        up = self.transposed_layer(stage)
+        kernel = -(-up.kernel[0] // up.stride[0]), -(-up.kernel[1] // up.stride[1])
+        return _Filters(_phase_channels(up) * up.stride[0] * up.stride[1], self.input_channels(stage), kernel, False)
+
     def stage_fragments(self, convolutions: tuple[Stage, ...]) -> int:
         """Choose the convolutions whose weights lie in scratch: all of them, where there is room. Returns its elements."""
-        words = sum(self._words(s) for s in convolutions)
+        words = sum(self._filters(s).words for s in convolutions)
         room = self.device.scratch_per_block // self.device.element - self.scratch - 8
         if 4 * words <= STAGED and 4 * words // self.device.element <= room:
             self._resident = frozenset(convolutions)
@@ -105,44 +164,69 @@ class _MatrixMapper(PlanesMapper):
             return self.scratch + 4 * words // self.device.element
         return self.scratch
 
-    def _words(self, stage: Stage) -> int:
-        """32-bit words of a convolution's packed weights."""
-        layer, few = self.conv_layer(stage), self.is_few(stage)
-        depth, (height, width) = self.input_channels(stage) // layer.groups, layer.kernel
-        steps = -(-depth * height * width // 16) if few else width * -(-depth // 16) * height
-        return steps * -(-layer.out_channels // 8) * 64
-
     def conv(self, index: int, stage: Stage) -> Call:
         if not self.is_matrix(stage):
             return super().conv(index, stage)
-        numbers, pointers = self._fragment_numbers(stage)
+        numbers, pointers = self._matrix_numbers(stage)
         return self.call(index, stage, "conv2d_mma", numbers, (*pointers, self.read(stage)))
 
     def conv_pool(self, index: int, conv: Stage, pool: Stage) -> Call:
         if not self.is_matrix(conv):
             return super().conv_pool(index, conv, pool)
-        numbers, pointers = self._fragment_numbers(conv)
+        numbers, pointers = self._matrix_numbers(conv)
         return Call("conv2d_mma_pool", (self.struct(index - 1, conv, numbers), self.pool_struct(index, pool)),
                     (self.names[pool.writes], "params", *pointers, self.read(conv)))
 
-    def _fragment_numbers(self, stage: Stage) -> tuple[G.Numbers, tuple[str, str]]:
+    def conv_transpose(self, index: int, stage: Stage) -> Call:
+        if not self.is_phased(stage):
+            return super().conv_transpose(index, stage)
+        layer, filters, given, made = self.transposed_layer(stage), self._filters(stage), self.weight(stage), self.made(stage)
+        phases, channels, few = layer.stride[0] * layer.stride[1], _phase_channels(layer), layer.out_channels <= FEW_CHANNELS
+        numbers, home = self._fragment_numbers(stage, lambda: by_phases(given, layer.stride, channels))
+        bias = self._phase_bias(stage, phases, channels)
+        numbers |= G.phase_numbers(stage, stage.reads[0], made) | {
+            "FEW_OUT": str(few).lower(), "OUT_PLANES": channels // 8, "BIAS": str(bias is not None).lower(), "GROUPS": 1,
+            "GROUP_OUT": filters.outputs, "PHASE_CHANNELS": filters.outputs if few else round_up(made.channels, 8) * phases}
+        return self.call(index, stage, "conv_transpose2d_mma", numbers, (home, f"params + {bias or 0}", self.read(stage)))
+
+    def _phase_bias(self, stage: Stage, phases: int, channels: int) -> int | None:
+        """Offset of the bias of all phases' channels, in the order of `by_phases`; None without one."""
+        assert stage.node is not None
+        if "bias" not in stage.node.params:
+            return None
+        given = np.asarray(stage.node.params["bias"], np.float32)
+        full = np.pad(given, (0, channels - given.size))
+        every = np.tile(full, phases) if channels >= 8 else np.repeat(full, phases)
+        return self.packer.add(round_up(every.size, 8), lambda: np.pad(every, (0, -every.size % 8)))
+
+    def _matrix_numbers(self, stage: Stage) -> tuple[G.Numbers, tuple[str, str]]:
         """A convolution's constants, and where its weights and bias are."""
-        layer, block, given = self.conv_layer(stage), self.fragments[stage], self.weight(stage)
-        name, dtype, words, few = stage.name, self.device.dtype, self._words(stage), self.is_few(stage)
-        pack = tap_fragments if few else channel_fragments
-        weights = self.packer.add(words, lambda: pack(given, dtype, name))
-        groups = -(-layer.out_channels // 8)
-        bias = self.bias(stage, room=8 * groups - layer.out_channels)
-        work = self._matrix_work(stage, None)
-        body = (1 if few else work.kernel_y) * block.fragments * block.rows * block.groups
-        numbers: G.Numbers = G.window_numbers(stage, stage.reads[0]) | {
-            "GROUPS": layer.groups, "GROUP_IN": work.depth, "GROUP_OUT": layer.out_channels // layer.groups,
-            "FRAGMENTS": block.fragments, "BLOCK_Y": block.rows,
-            "BLOCK_C": block.groups, "WEIGHT_PITCH": 32 * groups, "UNROLL": F.unrolled(work.steps, body),
-            "REUSED": str(block.reused).lower(), "FEW": str(few).lower(), "BIAS": str(bias is not None).lower()}
+        layer, given = self.conv_layer(stage), self.weight(stage)
+        numbers, home = self._fragment_numbers(stage, lambda: given)
+        bias = self.bias(stage, room=-layer.out_channels % 8)
+        numbers |= G.window_numbers(stage, stage.reads[0]) | {
+            "GROUPS": layer.groups, "GROUP_OUT": layer.out_channels // layer.groups, "BIAS": str(bias is not None).lower(),
+            "CLAMPED": "false", "BOX_Y": 0, "BOX_X": 0}
+        return numbers, (home, f"params + {bias or 0}")
+
+    def _fragment_numbers(self, stage: Stage, weight: Callable[[], Array]) -> tuple[G.Numbers, str]:
+        """Constants of fragments and weights, and where the weights are."""
+        block, filters, name, dtype = self.fragments[stage], self._filters(stage), stage.name, self.device.dtype
+        pack, words = tap_fragments if filters.few else channel_fragments, filters.words
+        weights = self.packer.add(words, lambda: pack(weight(), dtype, name))
+        body = (1 if filters.few else filters.kernel[0]) * block.fragments * block.rows * block.groups
+        numbers: G.Numbers = {
+            "GROUP_IN": filters.depth, "FRAGMENTS": block.fragments, "BLOCK_Y": block.rows, "BLOCK_C": block.groups,
+            "WEIGHT_PITCH": 32 * filters.groups, "UNROLL": F.unrolled(self._matrix_work(stage, None).steps, body),
+            "REUSED": str(block.reused).lower(), "FEW": str(filters.few).lower()}
         home = f"params + {weights}"
         if stage in self._resident:
             home = f"scratch + {self.scratch}"
             self.staging.append(Staging(self.scratch, weights, words))
             self.scratch += 4 * words // self.device.element
-        return numbers, (f"reinterpret_cast<const uint2*>({home})", f"params + {bias or 0}")
+        return numbers, f"reinterpret_cast<const uint2*>({home})"
+
+
+def _phase_channels(layer: L.ConvTranspose2d) -> int:
+    """Channels of a phase: a few, or whole planes."""
+    return layer.out_channels if layer.out_channels <= FEW_CHANNELS else round_up(layer.out_channels, 8)

@@ -117,3 +117,28 @@ def test_grouped_convolutions_of_device_memory_and_before_pools() -> None:
 
 def test_other_groups_stay_where_they_were() -> None:
     check(between(24, g=conv(24, groups=2)), [(1, 5, 4, 6)], (1, 9, 13), "conv2d")
+
+
+def up(channels: int, kernel: L.Pair = (9, 9), stride: L.Pair = (2, 2), pad: Sizes = (4, 4, 4, 4),
+       more: L.Pair = (1, 1)) -> L.ConvTranspose2d:
+    return L.ConvTranspose2d(kernel, stride, padding=L.Padding(*pad), output_padding=more, out_channels=channels)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("layer", [up(1), up(3, (4, 3), (2, 3), (1, 1, 0, 1), (0, 0)), up(12, (3, 3), (2, 2), (1, 1, 1, 1)),
+                                   up(8, (2, 5), (3, 2), (0, 0, 2, 2), (1, 0))], ids=["fsrcnn", "3", "12", "8"])
+def test_transposed_convolutions_by_matrix_instructions(layer: L.ConvTranspose2d, dtype: str) -> None:
+    """At the end of a network, where tiles begin with any phase, and before others, whose halo does."""
+    graph = thin(network(L.Input(3), a=conv(20, 1), up=layer))
+    wide = layer.out_channels, layer.stride[0] * 2, layer.stride[1] * 3
+    check(graph, [(1, *wide), (2, *wide)], (2, 7, 9), "conv_transpose2d_mma", dtype=dtype)
+    inner = thin(network(L.Input(3), a=conv(20, 1), up=layer, r=L.Relu(), b=conv(5)))
+    check(inner, [(1, 5, *wide[1:])], (1, 7, 9), "conv_transpose2d_mma", dtype=dtype)
+
+
+def test_transposed_convolutions_of_device_memory_in_strips_and_by_channels() -> None:
+    graph = thin(network(L.Input(20), up=up(16, (3, 3), (2, 2), (1, 1, 1, 1))))
+    check(graph, [(1, 16, 4, 6), (1, 8, 4, 6)], (2, 7, 9), "conv_transpose2d_mma", staged=False)
+    check(thin(network(L.Input(3), a=conv(12), up=up(1))), [(1, 1, 16, 20)], (1, 13, 17), "conv_transpose2d_mma", step=4)
+    few = thin(network(L.Input(3), up=up(8)))
+    assert "conv_transpose2d" in functions(schedule_in("float16", few, (1, 8, 4, 6)), "float16")

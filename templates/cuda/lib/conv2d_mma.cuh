@@ -59,13 +59,17 @@ __device__ __forceinline__ void multiply_groups(float (&sum)[S::BLOCK_C][4], con
   }
 }
 
+// The position of a box of `count` that is nearest to i.
+__device__ __forceinline__ int clamped(int i, int count) { return i < 0 ? 0 : i < count ? i : count - 1; }
+
 // Fragments of 16 columns x 16 channels of a buffer, `first` and on. `place(f, m)` is the column of row m of fragment f.
+// CLAMPED: taps whose weights are zero may lie outside the box, and read its nearest position instead.
 template <class S, class In>
 struct Fragments {
   const In& in;
   int first;
   const value_t* at[S::FRAGMENTS];  // in scratch: the row of the lane, in its first plane
-  int n[S::FRAGMENTS][2], x[S::FRAGMENTS][2];  // in device memory: rows lane / 4 and 8 below
+  int n[S::FRAGMENTS][2], x[S::FRAGMENTS][2];  // in device memory: rows lane / 4 and 8 below; CLAMPED in scratch: that of the lane
 
   template <class Place>
   __device__ __forceinline__ Fragments(const In& in_, int first_, const Place& place) : in(in_), first(first_) {
@@ -74,7 +78,8 @@ struct Fragments {
     for (int f = 0; f < S::FRAGMENTS; ++f) {
       if constexpr (In::IN_SCRATCH) {
         const auto p = place(f, lane % 16);
-        at[f] = in.data + in.column_start(p.n, first, p.x * S::STRIDE_X + S::OFFSET_X);
+        x[f][0] = p.x * S::STRIDE_X + S::OFFSET_X;
+        at[f] = in.data + in.column_start(p.n, first, S::CLAMPED ? 0 : x[f][0]);
       } else {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
@@ -89,7 +94,8 @@ struct Fragments {
   __device__ __forceinline__ void load(unsigned (&a)[4], int f, int pair, int y, int shift, bool half) const {
     const int lane = threadIdx.x % 32;
     if constexpr (In::IN_SCRATCH) {
-      const value_t* row = at[f] + in.row_start(y) + shift * 8 + pair * 2 * In::PLANE;
+      const int line = S::CLAMPED ? clamped(y, S::BOX_Y) : y, column = S::CLAMPED ? clamped(x[f][0] + shift, S::BOX_X) : shift;
+      const value_t* row = at[f] + in.row_start(line) + column * 8 + pair * 2 * In::PLANE;
       if (half) {
         unsigned first[2];
         load_matrix_x2(first, row);
