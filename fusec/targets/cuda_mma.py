@@ -21,12 +21,11 @@ from fusec.targets import geometry as G
 from fusec.targets import octets
 from fusec.targets.base import Call, MappedKernel, Staging
 from fusec.targets.blocking import best_block, registers_left
-from fusec.targets.cuda_planes import PlanesMapper
+from fusec.targets.cuda_planes import FEW_CHANNELS, PlanesMapper
 from fusec.targets.cuda_simt import is_conv
 from fusec.targets.device import Device
 from fusec.targets.packing import by_phases, channel_fragments, round_up, tap_fragments
 
-FEW_CHANNELS = 4  # input channels up to which taps and channels are one axis of products
 COLUMNS = 5  # of a depthwise convolution, for which a thread is to have registers
 STAGED = 64 * 1024  # bytes of weights copied into scratch, at most
 

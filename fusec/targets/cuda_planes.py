@@ -17,11 +17,14 @@ from fusec.targets.cuda_simt import CudaMapper, is_conv
 from fusec.targets.device import Device
 from fusec.targets.packing import depthwise, round_up
 
+FEW_CHANNELS = 4  # up to which a tensor has no planes
+
 
 class PlanesMapper(CudaMapper):
     """What needs no matrix instructions; `cuda_mma` adds convolutions that do."""
 
-    libraries = CudaMapper.libraries | {"copy_planes": "planes.cuh", "sum_planes": "planes.cuh",
+    libraries = CudaMapper.libraries | {"copy_planes": "planes.cuh", "sum_planes": "planes.cuh", "sum_rows": "rows.cuh",
+                                        "upsample_rows": "rows.cuh", "depth_to_space_rows": "rows.cuh",
                                         "depthwise_planes": "depthwise_planes.cuh"}
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
@@ -76,14 +79,41 @@ class PlanesMapper(CudaMapper):
             return (replace(call, arguments=(self.names[stage.writes], self.read(stage))),)
         if self._sums_planes(stage):
             return (self.call(index, stage, "sum_planes", {}, self.shifted(stage)),)
-        return super().stage(index, stage)
+        if self._sums(stage) and stage.writes.layout is Layout.NCHW:
+            return (self.call(index, stage, "sum_rows", self._run(stage), self.shifted(stage)),)
+        calls = super().stage(index, stage)
+        if calls[0].function in ("upsample", "depth_to_space") and stage.writes.layout is Layout.NCHW:
+            return (self._with(calls[0], f"{calls[0].function}_rows", self._run(stage)),)
+        return calls
+
+    def _run(self, stage: Stage) -> G.Numbers:
+        """Columns of a row that a thread takes: four, as long as all threads find some."""
+        made = G.region(stage, self.shape(stage.writes), self.schedule.fresh(stage))
+        rows, columns = made.rows * made.channels * stage.writes.images, made.columns
+        fitting = (c for c in (4, 2) if c <= columns and rows * -(-columns // c) >= self.threads)
+        return {"BLOCK_X": next(fitting, 1)}
+
+    @staticmethod
+    def _with(call: Call, function: str, numbers: G.Numbers) -> Call:
+        """A call of another function with further constants."""
+        struct = replace(call.structs[0], constants=(*call.structs[0].constants, *numbers.items()))
+        return replace(call, function=function, structs=(struct,))
+
+    @staticmethod
+    def _sums(stage: Stage) -> bool:
+        """Whether a stage copies or adds tensors, or changes one value by value."""
+        return stage.node is None or isinstance(stage.node.layer, L.Add | L.Activation)
 
     def _sums_planes(self, stage: Stage) -> bool:
-        """Whether a stage adds tensors, or changes one value by value, in whole planes of the same channels."""
+        """Whether a stage does so by eights of the same channels, in planes or between them and device memory without."""
         buffers = [stage.writes, *(r.buffer for r in stage.reads)]
-        planes = all(self.is_whole(b) and b.footprint.c == stage.footprint.c for b in buffers)
-        return stage.node is not None and isinstance(stage.node.layer, L.Add | L.Activation) and planes \
-            and len({self.shape(b).channels for b in buffers}) == 1
+        eights = all(self._is_eights(b) and b.footprint.c == stage.footprint.c for b in buffers)
+        return self._sums(stage) and eights and len({self.shape(b).channels for b in buffers}) == 1
+
+    def _is_eights(self, buffer: Buffer) -> bool:
+        """Whether a buffer's box is whole planes, or would be if its tensor had some."""
+        many = buffer.space is Space.GLOBAL and self.shape(buffer).channels > FEW_CHANNELS
+        return self.is_whole(buffer) or (many and self.is_whole(replace(buffer, layout=Layout.NC8HW8)))
 
     def _copies_planes(self, stage: Stage) -> bool:
         """Whether a load moves whole planes from device memory into scratch, zeros outside the image."""

@@ -142,3 +142,27 @@ def test_transposed_convolutions_of_device_memory_in_strips_and_by_channels() ->
     check(thin(network(L.Input(3), a=conv(12), up=up(1))), [(1, 1, 16, 20)], (1, 13, 17), "conv_transpose2d_mma", step=4)
     few = thin(network(L.Input(3), up=up(8)))
     assert "conv_transpose2d" in functions(schedule_in("float16", few, (1, 8, 4, 6)), "float16")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("channels", "width"), [(1, 37), (3, 32), (24, 33), (13, 24)])
+def test_images_in_and_out(channels: int, width: int, dtype: str) -> None:
+    """Networks' inputs and outputs have no planes: rows that are aligned and rows that are not, borders on all sides."""
+    graph = thin(network(L.Input(channels), a=conv(8), b=conv(channels), s=(L.Add(), "b", "x"), r=L.Relu()))
+    check(graph, [(1, channels, 16, 24), (2, channels, 3, 5)], (3, 13, width),
+          "sum_rows" if channels <= 4 else "sum_planes", dtype=dtype)
+    pooled = thin(network(L.Input(channels), p=max_pool(3, 2, pad=1), a=conv(8, 1)))
+    check(pooled, [(1, 8, 16, 12)], (2, 21, width), "sum_rows" if channels <= 4 else "sum_planes", dtype=dtype)
+
+
+@pytest.mark.parametrize(("channels", "block", "order"), [(4, 2, L.DepthToSpaceOrder.DCR), (12, 2, L.DepthToSpaceOrder.CRD),
+                                                          (9, 3, L.DepthToSpaceOrder.DCR)])
+def test_enlarged_images(channels: int, block: int, order: L.DepthToSpaceOrder) -> None:
+    graph = thin(network(L.Input(channels // block**2), a=conv(channels), d=L.DepthToSpace(block, order),
+                         u=(L.Upsample((block, block)), "x"), s=(L.Add(), "d", "u")))
+    tile = channels // block**2, 8 * block, 10 * block
+    check(graph, [(1, *tile), (1, tile[0], 2 * block, 3 * block)], (2, 13, 19), "depth_to_space_rows")
+    check(graph, [(1, *tile)], (2, 13, 19), "upsample_rows")
+    ending = thin(network(L.Input(channels // block**2), a=conv(channels), d=L.DepthToSpace(block, order)))
+    check(ending, [(1, *tile)], (2, 13, 19), "depth_to_space_rows")
+    check(ending, [(1, tile[0], 24 * block, 10 * block)], (1, 25, 19), "depth_to_space_rows", step=4 * block)

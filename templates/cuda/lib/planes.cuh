@@ -93,7 +93,16 @@ template <class In>
 __device__ __forceinline__ Octet load_octet(const In& in, int n, int c, int y, int x, float padding = 0.0f) {
   if constexpr (!In::IN_SCRATCH)
     if (!in.inside(y, x) || in.n0 + n >= in.batch) return octet_of(padding);
-  return octet_of(*reinterpret_cast<const uint4*>(in.data + in.index(n, c, y, x)));
+  const auto* at = in.data + in.index(n, c, y, x);
+  if constexpr (In::LANES == 8) {
+    return octet_of(*reinterpret_cast<const uint4*>(at));
+  } else {  // a tensor in device memory without planes
+    const long long pitch = (long long)in.height * in.width;
+    Octet o;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) o.v[i] = In::DEPTH % 8 == 0 || in.c0 + c + i < In::DEPTH ? value(at[i * pitch]) : 0.0f;
+    return o;
+  }
 }
 template <class In, int Y, int X>
 __device__ __forceinline__ Octet load_octet(const Shifted<In, Y, X>& s, int n, int c, int y, int x) {
@@ -112,6 +121,14 @@ __device__ __forceinline__ void store_octet(const Out& out, const float* __restr
   const bool inside = S::INSIDE || out.inside(y, x);
   if (!Out::IN_SCRATCH && !(inside && out.n0 + n < out.batch)) return;
   const int channel = out.c0 + c;
+  auto* at = out.data + out.index(n, c, y, x);
+  if constexpr (Out::LANES == 1) {  // a tensor in device memory without planes
+    const long long pitch = (long long)out.height * out.width;
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      if (Out::DEPTH % 8 == 0 || channel + i < Out::DEPTH) at[i * pitch] = rounded(S::epilogue(o.v[i], channel + i, params));
+    return;
+  }
   unsigned both[4];
 #pragma unroll
   for (int i = 0; i < 8; i += 2) {
@@ -122,7 +139,7 @@ __device__ __forceinline__ void store_octet(const Out& out, const float* __restr
       if (last + 1 >= Out::DEPTH) both[i / 2] = last >= Out::DEPTH ? 0u : both[i / 2] & 0xffffu;
     }
   }
-  *reinterpret_cast<uint4*>(out.data + out.index(n, c, y, x)) = uint4{both[0], both[1], both[2], both[3]};
+  *reinterpret_cast<uint4*>(at) = uint4{both[0], both[1], both[2], both[3]};
 }
 
 // A region with its channels rounded up to whole planes.
