@@ -90,7 +90,7 @@ CONSTANTS = {
     "half": ("matrix_time.PRODUCT", "matrix_time.GATHER", "matrix_time.STORE", "matrix_time.TASK", "matrix_time.LATENCY",
              "matrix_time.WARPS", "matrix_time.DIRECT", "STAGE_LATENCY", "BLOCK_LATENCY")}
 LIMITS = {"UNITS_LOSS": (0.0, 1.0), "WAITING_LOSS": (0.0, 1.0), "WALKED": (0.9, 1.2)}
-FLOOR = {"cuda": 0.015, "half": 0.0, "cpu": 0.0}  # ms: of what was measured with one launch a call, no kernel seems to take less
+FLOOR = {"cuda": 0.015, "half": 0.0, "cpu": 0.0}  # ms: measured with one launch a call, no kernel seems to take less
 PER_CHAIN = 13  # schedules: the best few by the model, and others spread over those that follow
 BUDGET = 0.5  # seconds for the rounds of a chain
 LARGEST = 8 << 20  # bytes of scratch on a CPU: more than the planner allows, to see what it costs

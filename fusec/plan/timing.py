@@ -47,6 +47,7 @@ UNITS_LOSS = 0.35  # share of the other units' time that the busiest one of a mu
 WAITING_LOSS = 0.96  # the same of units and waiting; and of the two where there are matrix instructions
 MATRIX_WAITING_LOSS = 0.1
 LINEAR_DEPTH = 64  # products of an output from which on a warp shares the sum
+DEPTHWISE_TAP = 18.0  # instructions of a tap of a depthwise convolution for eight channels in planes
 MATRIX_THREADS, MATRIX_REGISTERS = 256.0, 128.0  # of a block with matrix instructions, of one of its threads
 STAGE_LATENCY = 216.0  # cycles: barrier, address set-up, filling the pipelines
 BLOCK_LATENCY = 765.0  # cycles to start a block
@@ -100,6 +101,7 @@ class Work:
     linear: bool = False  # a large sum for each output of an image of one pixel
     depthwise: bool = False
     grouped: bool = False
+    phases: tuple[int, int] = (1, 1)  # of a transposed convolution made as an ordinary one, whose channels its phases are
     together: int = 1  # values a thread moves at once
     direct: bool = False  # reads device memory
     source: Access | None = None  # on a GPU, how it moves through an input there
@@ -164,13 +166,17 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
         function = FUNCTION_COST if isinstance(layer, FUNCTIONS) else 0.0
         return replace(made, reads=_reads(layer, node, boxes.inside[:, boxes.index[first]]), extra=extra + function)
     if not isinstance(layer, L.Conv2d):
-        kernel = (1, 1)
+        kernel, phases = (1, 1), (1, 1)
         if isinstance(layer, L.ConvTranspose2d):  # only every stride-th tap meets an input
             kernel = (-(-layer.kernel[0] // layer.stride[0]), -(-layer.kernel[1] // layer.stride[1]))
-        return replace(made, inputs=inputs, kernel=kernel, grouped=True, outputs_together=chain.shapes[node.name].channels)
+            phased = layer.groups == 1 and layer.dilation == (1, 1) and inputs > matrix_time.FEW_CHANNELS
+            phases = layer.stride if phased and device.matrix else (1, 1)
+        return replace(made, inputs=inputs, kernel=kernel, grouped=phases == (1, 1), phases=phases,
+                       outputs_together=chain.shapes[node.name].channels)
+    eights = inputs % 8 == 0 and layer.out_channels // layer.groups % 8 == 0
     depthwise = layer.groups == layer.out_channels == chain.graph.shapes[first].channels
     return replace(made, inputs=inputs, kernel=layer.kernel, stride=layer.stride[1], depthwise=depthwise,
-                   grouped=layer.groups > 1, outputs_together=layer.out_channels // layer.groups,
+                   grouped=layer.groups > 1 and not eights, outputs_together=layer.out_channels // layer.groups,
                    linear=_is_linear(layer, chain.shapes[node.name], inputs))
 
 
@@ -290,9 +296,14 @@ def _demand(work: Work, device: Device) -> Demand:
         step = 1.0 if work.source is None else np.maximum(1.0, work.source.columns / np.maximum(columns, 1))
         return pointwise(work.outputs / work.together, work.reads, work.extra, step, work.source, work.target)
     if device.matrix and not work.grouped:
+        y, x = work.phases
         busy, path = matrix_time.cycles(matrix_time.Convolution(
-            work.images * columns, rows, channels, work.inputs, work.kernel, work.stride, work.extra, work.direct, work.pool))
+            work.images * -(-columns // x), -(-rows // y), channels * y * x, work.inputs, work.kernel, work.stride, work.extra,
+            work.direct, work.pool))
         return Demand(busy, 0 * busy, 0 * busy, path + 0 * THREADS, busy, path + 0 * THREADS, MATRIX_REGISTERS)
+    if device.matrix and work.depthwise:
+        taps = work.kernel[0] * work.kernel[1]
+        return pointwise(work.outputs / 8, taps, DEPTHWISE_TAP * taps + 8 * work.extra, 1.0, work.source, work.target)
     if work.linear:
         return linear(work.outputs, work.images, channels, work.inputs * work.kernel[0] * work.kernel[1], work.extra)
     return convolution(Convolution(work.images, channels, rows, columns, work.outputs_together, work.inputs, work.kernel,

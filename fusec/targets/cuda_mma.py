@@ -1,4 +1,5 @@
-"""Schedules in half precision: ungrouped convolutions by matrix instructions, all else as in float32, inside the same kernels.
+"""Schedules in half precision: most convolutions by matrix instructions, all else by whole planes (`cuda_planes`) or as in
+float32, inside the same kernels.
 
 In: a Schedule (planes of eight channels) and a Device. Out: a MappedKernel for `templates/cuda`. Whether a convolution goes
 through matrix instructions is decided by its layer alone; a block of fragments for each (`fragments`) by its extents.
@@ -6,64 +7,103 @@ through matrix instructions is decided by its layer alone; a block of fragments 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
 from fusec.graph import layers as L
-from fusec.schedule.ir import Buffer, Execution, Layout, Schedule, Space, Stage
+from fusec.graph.graph import Array
+from fusec.schedule.ir import Buffer, Execution, Schedule, Space, Stage
 from fusec.targets import fragments as F
 from fusec.targets import geometry as G
+from fusec.targets import octets
 from fusec.targets.base import Call, MappedKernel, Staging
-from fusec.targets.blocking import best_block
-from fusec.targets.cuda_simt import CudaMapper, is_conv
+from fusec.targets.blocking import best_block, registers_left
+from fusec.targets.cuda_planes import FEW_CHANNELS, PlanesMapper
+from fusec.targets.cuda_simt import is_conv
 from fusec.targets.device import Device
-from fusec.targets.packing import channel_fragments, tap_fragments
+from fusec.targets.packing import by_phases, channel_fragments, round_up, tap_fragments
 
-FEW_CHANNELS = 4  # input channels up to which taps and channels are one axis of products
+COLUMNS = 5  # of a depthwise convolution, for which a thread is to have registers
 STAGED = 64 * 1024  # bytes of weights copied into scratch, at most
 
 
 def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None) -> MappedKernel:
     """Map `schedule` to warps and threads; `tiles` is how many are expected, None more than the device has room for."""
     mapper = _MatrixMapper(schedule, device)
-    matrix, plain = mapper.matrix_works(), mapper.works()
-    others = [s for s in schedule.stages if s not in matrix]
+    matrix, plain, planes = mapper.matrix_works(), mapper.works(), mapper.depthwise_works()
+    others = [s for s in schedule.stages if s not in matrix and s not in planes]
     positions = sum(s.writes.images * s.footprint.elements * schedule.fresh(s) // (s.footprint.y.extent or 1) for s in others)
+    positions += sum(w.positions for w in planes.values())
     scratch = mapper.stage_fragments(tuple(matrix))
     choice = F.choose(tuple(matrix.values()), scratch_bytes=device.element * scratch, scratch_per_core=device.scratch_per_core,
                       registers=device.registers_per_core, threads_per_core=device.max_threads_per_core, positions=positions,
+                      least=max((octets.registers(w, min(w.columns, COLUMNS)) for w in planes.values()), default=0),
                       share=device.max_threads_per_core if tiles is None else -(-tiles // device.cores))
     mapper.fragments = dict(zip(matrix, choice.blocks, strict=True))
+    room = registers_left(device.registers_per_core, choice.threads, choice.blocks_per_core)
+    mapper.columns = {s: octets.best_columns(w, choice.threads, room) for s, w in planes.items()}
     mapper.blocks = {s: best_block(w, choice.threads, choice.blocks_per_core)[0] for s, w in plain.items()}
     mapper.threads = choice.threads
     kernel = mapper.kernel(choice.threads, choice.blocks_per_core)
     return replace(kernel, scratch=mapper.scratch, staging=tuple(mapper.staging))
 
 
-class _MatrixMapper(CudaMapper):
-    libraries = CudaMapper.libraries | {"conv2d_mma": "conv2d_mma.cuh", "conv2d_mma_pool": "conv2d_mma.cuh",
-                                        "copy_planes": "planes.cuh", "sum_planes": "planes.cuh"}
+@dataclass(frozen=True)
+class _Filters:
+    """What a stage multiplies, as one ordinary convolution."""
+
+    outputs: int
+    depth: int  # input channels per output
+    kernel: L.Pair
+    few: bool  # taps and channels are one axis of products
+
+    @property
+    def groups(self) -> int:
+        """Of eight output channels."""
+        return -(-self.outputs // 8)
+
+    @property
+    def words(self) -> int:
+        """32-bit words of the packed weights."""
+        height, width = self.kernel
+        steps = -(-self.depth * height * width // 16) if self.few else width * -(-self.depth // 16) * height
+        return steps * self.groups * 64
+
+
+class _MatrixMapper(PlanesMapper):
+    libraries = PlanesMapper.libraries | {"conv2d_mma": "conv2d_mma.cuh", "conv2d_mma_pool": "conv2d_mma.cuh",
+                                          "conv_transpose2d_mma": "conv_transpose2d_mma.cuh"}
+    needs = MappingProxyType({"conv_transpose2d_mma.cuh": "conv2d_mma.cuh"})
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
         super().__init__(schedule, device)
-        self.core = ("ptx.cuh", f"{device.dtype}.cuh", "core.cuh", "planes.cuh")
         self.fragments: dict[Stage, F.Block] = {}
         self._resident: frozenset[Stage] = frozenset()
         self._dealt = 0  # tasks of the stages before that run side by side with the next
 
-    def is_dense(self, stage: Stage) -> bool:
-        return False
-
     def is_matrix(self, stage: Stage) -> bool:
         """Whether a stage goes through matrix instructions: a property of its layer alone."""
-        return is_conv(stage) and self.conv_layer(stage).groups == 1
+        if not is_conv(stage):
+            return self.is_phased(stage)
+        layer = self.conv_layer(stage)
+        sizes = self.input_channels(stage) // layer.groups, layer.out_channels // layer.groups
+        return layer.groups == 1 or all(size % 8 == 0 for size in sizes)
+
+    def is_phased(self, stage: Stage) -> bool:
+        """Whether a stage is a transposed convolution whose phases are made by one convolution."""
+        if stage.node is None or not isinstance(stage.node.layer, L.ConvTranspose2d):
+            return False
+        layer = stage.node.layer
+        return layer.groups == 1 and layer.dilation == (1, 1) and self.input_channels(stage) > FEW_CHANNELS
 
     def is_few(self, stage: Stage) -> bool:
         return self.input_channels(stage) <= FEW_CHANNELS
 
     def is_simt(self, stage: Stage) -> bool:
-        return is_conv(stage) and not self.is_matrix(stage)
+        return super().is_simt(stage) and not self.is_matrix(stage)
 
     def buffer_type(self, buffer: Buffer, written: bool) -> str:
         block = buffer.layout.block
@@ -83,14 +123,40 @@ class _MatrixMapper(CudaMapper):
         return found
 
     def _matrix_work(self, stage: Stage, pool: Stage | None) -> F.Work:
+        if self.is_phased(stage):
+            return self._phased_work(stage)
         w = self.work(stage, pool)
-        return F.Work(w.images * w.columns, w.rows, -(-w.channels // 8), w.depth, w.kernel_y, w.kernel_x, w.stride_y,
-                      self.conv_layer(stage).dilation[0], self.is_few(stage),
+        layer = self.conv_layer(stage)
+        groups, inside = -(-w.channels // 8), -(-layer.out_channels // layer.groups // 8)
+        return F.Work(w.images * w.columns, w.rows, groups, groups if layer.groups == 1 else inside, w.depth,
+                      w.kernel_y, w.kernel_x, w.stride_y, layer.dilation[0], self.is_few(stage),
                       stage.reads[0].buffer.space is Space.GLOBAL, w.pool_y, w.pool_x)
+
+    def _phased_work(self, stage: Stage) -> F.Work:
+        """Extents of the convolution that makes all phases of a transposed one."""
+        layer, made, filters = self.transposed_layer(stage), self.made(stage), self._filters(stage)
+        numbers, read = G.phase_numbers(stage, stage.reads[0], made), stage.reads[0].buffer
+        rows, columns = int(numbers["COUNT_Y"]), int(numbers["COUNT_X"])
+        planes = filters.groups if layer.out_channels <= FEW_CHANNELS else -(-made.channels // 8)
+        groups = filters.groups if layer.out_channels <= FEW_CHANNELS else planes * layer.stride[0] * layer.stride[1]
+        return F.Work(stage.writes.images * columns, rows, groups, planes, filters.depth, *filters.kernel, 1, 1, False,
+                      read.space is Space.GLOBAL)
+
+    def made(self, stage: Stage) -> G.Region:
+        return G.region(stage, self.shape(stage.writes), self.schedule.fresh(stage))
+
+    def _filters(self, stage: Stage) -> _Filters:
+        """What a convolution multiplies, as an ordinary one."""
+        if not self.is_phased(stage):
+            layer = self.conv_layer(stage)
+            return _Filters(layer.out_channels, self.input_channels(stage) // layer.groups, layer.kernel, self.is_few(stage))
+        up = self.transposed_layer(stage)
+        kernel = -(-up.kernel[0] // up.stride[0]), -(-up.kernel[1] // up.stride[1])
+        return _Filters(_phase_channels(up) * up.stride[0] * up.stride[1], self.input_channels(stage), kernel, False)
 
     def stage_fragments(self, convolutions: tuple[Stage, ...]) -> int:
         """Choose the convolutions whose weights lie in scratch: all of them, where there is room. Returns its elements."""
-        words = sum(self._words(s) for s in convolutions)
+        words = sum(self._filters(s).words for s in convolutions)
         room = self.device.scratch_per_block // self.device.element - self.scratch - 8
         if 4 * words <= STAGED and 4 * words // self.device.element <= room:
             self._resident = frozenset(convolutions)
@@ -98,47 +164,67 @@ class _MatrixMapper(CudaMapper):
             return self.scratch + 4 * words // self.device.element
         return self.scratch
 
-    def _words(self, stage: Stage) -> int:
-        """32-bit words of a convolution's packed weights."""
-        layer, few = self.conv_layer(stage), self.is_few(stage)
-        depth, (height, width) = self.input_channels(stage), layer.kernel
-        steps = -(-depth * height * width // 16) if few else width * -(-depth // 16) * height
-        return steps * -(-layer.out_channels // 8) * 64
-
     def conv(self, index: int, stage: Stage) -> Call:
         if not self.is_matrix(stage):
             return super().conv(index, stage)
-        numbers, pointers = self._fragment_numbers(stage)
+        numbers, pointers = self._matrix_numbers(stage)
         return self.call(index, stage, "conv2d_mma", numbers, (*pointers, self.read(stage)))
 
     def conv_pool(self, index: int, conv: Stage, pool: Stage) -> Call:
         if not self.is_matrix(conv):
             return super().conv_pool(index, conv, pool)
-        numbers, pointers = self._fragment_numbers(conv)
+        numbers, pointers = self._matrix_numbers(conv)
         return Call("conv2d_mma_pool", (self.struct(index - 1, conv, numbers), self.pool_struct(index, pool)),
                     (self.names[pool.writes], "params", *pointers, self.read(conv)))
 
-    def _fragment_numbers(self, stage: Stage) -> tuple[G.Numbers, tuple[str, str]]:
+    def conv_transpose(self, index: int, stage: Stage) -> Call:
+        if not self.is_phased(stage):
+            return super().conv_transpose(index, stage)
+        layer, filters, given, made = self.transposed_layer(stage), self._filters(stage), self.weight(stage), self.made(stage)
+        phases, channels, few = layer.stride[0] * layer.stride[1], _phase_channels(layer), layer.out_channels <= FEW_CHANNELS
+        numbers, home = self._fragment_numbers(stage, lambda: by_phases(given, layer.stride, channels))
+        bias = self._phase_bias(stage, phases, channels)
+        numbers |= G.phase_numbers(stage, stage.reads[0], made) | {
+            "FEW_OUT": str(few).lower(), "OUT_PLANES": channels // 8, "BIAS": str(bias is not None).lower(), "GROUPS": 1,
+            "GROUP_OUT": filters.outputs, "PHASE_CHANNELS": filters.outputs if few else round_up(made.channels, 8) * phases}
+        return self.call(index, stage, "conv_transpose2d_mma", numbers, (home, f"params + {bias or 0}", self.read(stage)))
+
+    def _phase_bias(self, stage: Stage, phases: int, channels: int) -> int | None:
+        """Offset of the bias of all phases' channels, in the order of `by_phases`; None without one."""
+        assert stage.node is not None
+        if "bias" not in stage.node.params:
+            return None
+        given = np.asarray(stage.node.params["bias"], np.float32)
+        full = np.pad(given, (0, channels - given.size))
+        every = np.tile(full, phases) if channels >= 8 else np.repeat(full, phases)
+        return self.packer.add(round_up(every.size, 8), lambda: np.pad(every, (0, -every.size % 8)))
+
+    def _matrix_numbers(self, stage: Stage) -> tuple[G.Numbers, tuple[str, str]]:
         """A convolution's constants, and where its weights and bias are."""
-        layer, block, given = self.conv_layer(stage), self.fragments[stage], self.weight(stage)
-        name, dtype, words, few = stage.name, self.device.dtype, self._words(stage), self.is_few(stage)
-        pack = tap_fragments if few else channel_fragments
-        weights = self.packer.add(words, lambda: pack(given, dtype, name))
-        groups = -(-layer.out_channels // 8)
-        bias = self.bias(stage, room=8 * groups - layer.out_channels)
-        work = self._matrix_work(stage, None)
-        body = (1 if few else work.kernel_y) * block.fragments * block.rows * block.groups
-        numbers: G.Numbers = G.window_numbers(stage, stage.reads[0]) | {
-            "GROUP_IN": self.input_channels(stage), "FRAGMENTS": block.fragments, "BLOCK_Y": block.rows,
-            "BLOCK_C": block.groups, "WEIGHT_PITCH": 32 * groups, "UNROLL": F.unrolled(work.steps, body),
-            "TURN": self._deal(stage),
-            "REUSED": str(block.reused).lower(), "FEW": str(few).lower(), "BIAS": str(bias is not None).lower()}
+        layer, given = self.conv_layer(stage), self.weight(stage)
+        numbers, home = self._fragment_numbers(stage, lambda: given)
+        bias = self.bias(stage, room=-layer.out_channels % 8)
+        numbers |= G.window_numbers(stage, stage.reads[0]) | {
+            "GROUPS": layer.groups, "GROUP_OUT": layer.out_channels // layer.groups, "BIAS": str(bias is not None).lower(),
+            "CLAMPED": "false", "BOX_Y": 0, "BOX_X": 0}
+        return numbers, (home, f"params + {bias or 0}")
+
+    def _fragment_numbers(self, stage: Stage, weight: Callable[[], Array]) -> tuple[G.Numbers, str]:
+        """Constants of fragments and weights, and where the weights are."""
+        block, filters, name, dtype = self.fragments[stage], self._filters(stage), stage.name, self.device.dtype
+        pack, words = tap_fragments if filters.few else channel_fragments, filters.words
+        weights = self.packer.add(words, lambda: pack(weight(), dtype, name))
+        body = (1 if filters.few else filters.kernel[0]) * block.fragments * block.rows * block.groups
+        numbers: G.Numbers = {
+            "GROUP_IN": filters.depth, "FRAGMENTS": block.fragments, "BLOCK_Y": block.rows, "BLOCK_C": block.groups,
+            "WEIGHT_PITCH": 32 * filters.groups, "UNROLL": F.unrolled(self._matrix_work(stage, None).steps, body),
+            "TURN": self._deal(stage), "REUSED": str(block.reused).lower(), "FEW": str(filters.few).lower()}
         home = f"params + {weights}"
         if stage in self._resident:
             home = f"scratch + {self.scratch}"
             self.staging.append(Staging(self.scratch, weights, words))
             self.scratch += 4 * words // self.device.element
-        return numbers, (f"reinterpret_cast<const uint2*>({home})", f"params + {bias or 0}")
+        return numbers, f"reinterpret_cast<const uint2*>({home})"
 
     def _deal(self, stage: Stage) -> int:
         """Where a stage's tasks begin among those of the stages that run side by side with it."""
@@ -150,27 +236,7 @@ class _MatrixMapper(CudaMapper):
         self._dealt += F.tasks(self._matrix_work(stage, pool), self.fragments[stage])
         return turn
 
-    def stage(self, index: int, stage: Stage) -> tuple[Call, ...]:
-        if stage.node is None and self._copies_planes(stage):
-            call = self.call(index, stage, "copy_planes", {}, (self.read(stage),))
-            return (replace(call, arguments=(self.names[stage.writes], self.read(stage))),)
-        if self._sums_planes(stage):
-            return (self.call(index, stage, "sum_planes", {}, self.shifted(stage)),)
-        return super().stage(index, stage)
 
-    def _sums_planes(self, stage: Stage) -> bool:
-        """Whether a stage adds tensors, or changes one value by value, in whole planes of the same channels."""
-        buffers = [stage.writes, *(r.buffer for r in stage.reads)]
-        planes = all(b.layout is Layout.NC8HW8 and b.footprint.c == stage.footprint.c for b in buffers)
-        whole = stage.footprint.c.offset == 0 and (stage.footprint.c.scale * self.schedule.tile.channels) % 8 == 0
-        return stage.node is not None and isinstance(stage.node.layer, L.Add | L.Activation) and planes and whole \
-            and len({self.shape(b).channels for b in buffers}) == 1 \
-            and self.schedule.chain.graph.sized_by(stage.node) == stage.node.inputs  # none is one pixel for all
-
-    def _copies_planes(self, stage: Stage) -> bool:
-        """Whether a load moves whole planes from device memory into scratch, zeros outside the image."""
-        source, target = stage.reads[0].buffer, stage.writes
-        channels = source.footprint.c
-        whole = channels.offset % 8 == 0 and (channels.scale * self.schedule.tile.channels) % 8 == 0
-        return source.layout is target.layout is Layout.NC8HW8 and target.padding_value == 0.0 and whole \
-            and G.shift(stage, stage.reads[0]) == (0, 0)
+def _phase_channels(layer: L.ConvTranspose2d) -> int:
+    """Channels of a phase: a few, or whole planes."""
+    return layer.out_channels if layer.out_channels <= FEW_CHANNELS else round_up(layer.out_channels, 8)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil
+from math import ceil, gcd
 
 from fusec.targets.blocking import registers_left, resident_blocks
 
@@ -34,7 +34,8 @@ class Work:
     columns: int  # of all images of the tile
     rows: int
     groups: int  # of eight output channels
-    depth: int  # input channels
+    inside: int  # the same of what reads the same input channels: a block must stay inside one
+    depth: int  # input channels per output
     kernel_y: int
     kernel_x: int
     stride_y: int
@@ -91,7 +92,7 @@ def candidates(work: Work) -> tuple[Block, ...]:
     rows = _divisors(work.pool_y, 8) if work.pooled else range(1, min(work.rows, 8) + 1)
     for f in fragments:
         for r in rows:
-            for g in _divisors(work.groups, 16):
+            for g in _divisors(gcd(work.groups, work.inside), 16):
                 reused = not work.few and work.kernel_y * g * 2 <= MOST_WEIGHTS and work.kernel_y * f * r * g <= UNROLLED
                 block = Block(f, r, g, reused)
                 if block.sums <= MOST_SUMS or (r == g == 1 and f == fragments[0]):
@@ -150,7 +151,7 @@ class Choice:
 
 
 def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, registers: int, threads_per_core: int,
-           positions: int, share: int) -> Choice:
+           positions: int, least: int, share: int) -> Choice:
     """Threads and blocks of fragments for a kernel.
 
     Parameters
@@ -159,6 +160,8 @@ def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, 
         The kernel's convolutions by matrix instructions, in order.
     positions
         Outputs of all other stages.
+    least
+        Registers a thread wants for those.
     share
         Blocks there will be for each multiprocessor, at most.
     """
@@ -167,7 +170,7 @@ def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, 
         if threads > threads_per_core:
             continue
         chosen = [best_block(w, threads, 1) for w in works]
-        wanted = max([OTHER, *(_registers(w, b) for w, b in zip(works, chosen, strict=True))])
+        wanted = max([OTHER, least, *(_registers(w, b) for w, b in zip(works, chosen, strict=True))])
         if registers_left(registers, threads, 1) < wanted and threads > THREADS[0]:
             continue
         limit = max(1, min(share, threads_per_core // threads, 16, scratch_per_core // (scratch_bytes + 1024)))

@@ -14,7 +14,7 @@ from fusec.errors import InternalError
 from fusec.graph import layers as L
 from fusec.graph.graph import Node
 from fusec.graph.shapes import Shape, size_rule
-from fusec.schedule.ir import Affine, Read, Schedule, Stage
+from fusec.schedule.ir import Affine, Read, Schedule, Space, Stage
 from fusec.targets.base import AxisCode
 
 Numbers = dict[str, int | str]
@@ -92,6 +92,27 @@ def transposed_numbers(stage: Stage, read: Read) -> Numbers:
         numbers |= {f"KERNEL_{letter}": w.size, f"STRIDE_{letter}": w.stride, f"DILATION_{letter}": w.dilation,
                     f"PHASE_{letter}": out.offset + w.before + lift * w.stride, f"OFFSET_{letter}": -lift - box.offset}
     return numbers
+
+
+def phase_numbers(stage: Stage, read: Read, made: Region) -> Numbers:
+    """A transposed convolution as one ordinary convolution over positions q: output row y = UP * q + phase - PHASE.
+
+    The region `made` meets COUNT of them from FIRST on. Tap t of it multiplies read row q + t + OFFSET. CLAMPED: taps with zero
+    weights may lie outside the box of BOX rows and columns in scratch.
+    """
+    numbers, clamped = transposed_numbers(stage, read), False
+    layer = _layer(stage, L.ConvTranspose2d)
+    assert isinstance(layer, L.ConvTranspose2d)
+    for axis, letter, first, count in ((L.Axis.Y, "Y", made.row, made.rows), (L.Axis.X, "X", made.column, made.columns)):
+        w, phase = layer.window(axis), int(numbers[f"PHASE_{letter}"])
+        taps = -(-w.size // w.stride)
+        offset, box = int(numbers[f"OFFSET_{letter}"]) - taps + 1, read.buffer.footprint.along(axis).extent or 0
+        start, end = (first + phase) // w.stride, (first + count - 1 + phase) // w.stride + 1
+        outside = start + offset < 0 or end - 1 + offset + taps > box
+        clamped = clamped or (read.buffer.space is Space.SCRATCH and outside)
+        numbers |= {f"KERNEL_{letter}": taps, f"STRIDE_{letter}": 1, f"UP_{letter}": w.stride, f"OFFSET_{letter}": offset,
+                    f"BOX_{letter}": box, f"FIRST_{letter}": start, f"COUNT_{letter}": end - start}
+    return numbers | {"CLAMPED": str(clamped).lower()}
 
 
 def enlarged_numbers(stage: Stage, read: Read, factors: tuple[int, int]) -> Numbers:

@@ -7,8 +7,9 @@ and how many threads do the work.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -31,6 +32,7 @@ class Mapper(ABC):
     """Maps one schedule. Subclasses set the class attributes and provide the abstract methods."""
 
     libraries: dict[str, str]  # library function -> file
+    needs: Mapping[str, str] = MappingProxyType({})  # file -> the one it stands on
     core: tuple[str, ...]  # the files every kernel needs
     activations: str  # the file of the activations that are not in them
     align: int  # elements every weight array starts at a multiple of
@@ -50,7 +52,9 @@ class Mapper(ABC):
         elif schedule.step is None:  # else the next step writes what this one's last call may still read
             calls = (*calls[:-1], replace(calls[-1], barrier=False))
         more = (self.activations,) if any(beyond_core(s.node) for s in schedule.stages) else ()
-        libraries = tuple(dict.fromkeys((*self.core, *more, *(self.libraries[c.function] for c in calls))))
+        files = (self.libraries[c.function] for c in calls)
+        needed = (f for file in files for f in (self.needs.get(file, file), file))
+        libraries = tuple(dict.fromkeys((*self.core, *more, *needed)))
         tiles_c = -(-chain.shapes[chain.output].channels // schedule.tile.channels)
         return MappedKernel(schedule, self.device, threads, blocks_per_core, schedule.scratch_elements,
                             tuple(f"in{i}" for i in range(len(chain.inputs))), self.sizes, tiles_c,

@@ -123,6 +123,21 @@ def tap_fragments(weight: ArrayLike, dtype: str, name: str) -> FloatArray:
     return _words(np.transpose(split, (2, 0, 1, 4, 3, 5)))
 
 
+def by_phases(weight: ArrayLike, stride: Pair, channels: int) -> FloatArray:
+    """(in, out, y, x) of a transposed convolution to (phases * channels, in, y, x) of the one that makes all its phases.
+
+    Phase r has the taps r, r + stride, ..., the last one first; taps that it lacks are zeros. Outputs are counted by phases
+    along y, along x, and `channels`, zeros behind the last; where those are fewer than eight, by channels, then phases.
+    """
+    w = np.asarray(weight, np.float32)
+    (inputs, outputs, height, width), (up, across) = w.shape, stride
+    full = np.zeros((inputs, channels, round_up(height, up), round_up(width, across)), np.float32)
+    full[:, :outputs, :height, :width] = w
+    split = full.reshape(inputs, channels, -1, up, full.shape[3] // across, across)[:, :, ::-1, :, ::-1]
+    ordered = np.transpose(split, (3, 5, 1, 0, 2, 4) if channels >= 8 else (1, 3, 5, 0, 2, 4))
+    return np.ascontiguousarray(ordered).reshape(-1, inputs, full.shape[2] // up, full.shape[3] // across)
+
+
 def _words(bits: NDArray[np.uint16]) -> FloatArray:
     """Pairs of values as 32-bit words; no arithmetic may touch them."""
     return np.ascontiguousarray(bits).reshape(-1).view(np.float32)

@@ -67,21 +67,27 @@ __device__ __forceinline__ void multiply_groups(float (&sum)[S::BLOCK_C][4], con
   }
 }
 
-// Fragments of 16 columns x 16 channels of a buffer. `place(f, m)` is the column of row m of fragment f.
+// The position of a box of `count` that is nearest to i.
+__device__ __forceinline__ int clamped(int i, int count) { return i < 0 ? 0 : i < count ? i : count - 1; }
+
+// Fragments of 16 columns x 16 channels of a buffer, `first` and on. `place(f, m)` is the column of row m of fragment f.
+// CLAMPED: taps whose weights are zero may lie outside the box, and read its nearest position instead.
 template <class S, class In>
 struct Fragments {
   const In& in;
+  int first;
   const value_t* at[S::FRAGMENTS];  // in scratch: the row of the lane, in its first plane
-  int n[S::FRAGMENTS][2], x[S::FRAGMENTS][2];  // in device memory: rows lane / 4 and 8 below
+  int n[S::FRAGMENTS][2], x[S::FRAGMENTS][2];  // in device memory: rows lane / 4 and 8 below; CLAMPED in scratch: that of the lane
 
   template <class Place>
-  __device__ __forceinline__ Fragments(const In& in_, const Place& place) : in(in_) {
+  __device__ __forceinline__ Fragments(const In& in_, int first_, const Place& place) : in(in_), first(first_) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int f = 0; f < S::FRAGMENTS; ++f) {
       if constexpr (In::IN_SCRATCH) {
         const auto p = place(f, lane % 16);
-        at[f] = in.data + in.column_start(p.n, 0, p.x * S::STRIDE_X + S::OFFSET_X);
+        x[f][0] = p.x * S::STRIDE_X + S::OFFSET_X;
+        at[f] = in.data + in.column_start(p.n, first, S::CLAMPED ? 0 : x[f][0]);
       } else {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
@@ -96,7 +102,8 @@ struct Fragments {
   __device__ __forceinline__ void load(unsigned (&a)[4], int f, int pair, int y, int shift, bool half) const {
     const int lane = threadIdx.x % 32;
     if constexpr (In::IN_SCRATCH) {
-      const value_t* row = at[f] + in.row_start(y) + shift * 8 + pair * 2 * In::PLANE;
+      const int line = S::CLAMPED ? clamped(y, S::BOX_Y) : y, column = S::CLAMPED ? clamped(x[f][0] + shift, S::BOX_X) : shift;
+      const value_t* row = at[f] + in.row_start(line) + column * 8 + pair * 2 * In::PLANE;
       if (half) {
         unsigned first[2];
         load_matrix_x2(first, row);
@@ -106,8 +113,10 @@ struct Fragments {
       }
     } else {
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        a[i] = half && i >= 2 ? 0u : pair_bits(in, n[f][i % 2], 16 * pair + 8 * (i / 2) + lane % 4 * 2, y, x[f][i % 2] + shift);
+      for (int i = 0; i < 4; ++i) {
+        const int c = first + 16 * pair + 8 * (i / 2) + lane % 4 * 2;
+        a[i] = half && i >= 2 ? 0u : pair_bits(in, n[f][i % 2], c, y, x[f][i % 2] + shift);
+      }
     }
   }
 };
@@ -126,11 +135,13 @@ __device__ constexpr bool meets_any(int i) {
 }
 
 // The products of a block, channels in planes: each input row is loaded once for all filter rows (REUSED), or once for each.
+// `first` is the first input channel of the block's group.
 template <class S, class In, class Place>
-__device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& in, const uint2* weights, int y, const Place& place) {
+__device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& in, const uint2* weights, int first, int y,
+                                                const Place& place) {
   constexpr int PLANES = (S::GROUP_IN + 7) / 8, PAIRS = (PLANES + 1) / 2;
   constexpr int ROWS = (S::BLOCK_Y - 1) * S::STRIDE_Y + (S::KERNEL_Y - 1) * S::DILATION_Y + 1;
-  const Fragments<S, In> fragments(in, place);
+  const Fragments<S, In> fragments(in, first, place);
 #pragma unroll S::UNROLL
   for (int step = 0; step < S::KERNEL_X * PAIRS; ++step) {
     const int pair = step % PAIRS, shift = step / PAIRS * S::DILATION_X;
@@ -249,7 +260,7 @@ __device__ __forceinline__ void convolve_fragments(FragmentSums<S>& sum, const I
   const uint2* w = weights + group * 32 + lane;
   const int y = row * S::STRIDE_Y + S::OFFSET_Y;
   if constexpr (S::FEW) multiply_taps<S>(sum, in, w, y, place);
-  else multiply_planes<S>(sum, in, w, y, place);
+  else multiply_planes<S>(sum, in, w, S::GROUPS == 1 ? 0 : group * 8 / S::GROUP_OUT * S::GROUP_IN - in.c0, y, place);
 }
 
 // Whether any of `count` rows from y on lies inside the image.

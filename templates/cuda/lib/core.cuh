@@ -36,6 +36,8 @@ struct Scratch {
   }
   struct Row {
     const value_t* data;
+    __device__ __forceinline__ bool holds(int) const { return true; }
+    __device__ __forceinline__ float outside() const { return 0.0f; }
     __device__ __forceinline__ float operator()(int x) const { return value(data[x * BLOCK]); }
   };
   __device__ __forceinline__ Row row(int n, int c, int y, float) const { return Row{data + index(n, c, y, 0)}; }
@@ -81,9 +83,9 @@ struct Global {
     bool inside;
     int x0, width;
     float padding;
-    __device__ __forceinline__ float operator()(int x) const {
-      return inside && unsigned(x0 + x) < unsigned(width) ? value(data[x * BLOCK]) : padding;
-    }
+    __device__ __forceinline__ bool holds(int x) const { return inside && unsigned(x0 + x) < unsigned(width); }
+    __device__ __forceinline__ float outside() const { return padding; }
+    __device__ __forceinline__ float operator()(int x) const { return holds(x) ? value(data[x * BLOCK]) : padding; }
   };
   __device__ __forceinline__ Row row(int n, int c, int y, float padding) const {
     return Row{data + index(n, c, y, 0), unsigned(y0 + y) < unsigned(height) && n0 + n < batch, x0, width, padding};

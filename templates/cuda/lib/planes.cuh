@@ -79,53 +79,103 @@ struct PairColumn {
 struct Octet {
   float v[8];
 };
-template <class In>
-__device__ __forceinline__ Octet load_octet(const In& in, int n, int c, int y, int x) {
-  uint4 words = {};
-  if (In::IN_SCRATCH || (in.inside(y, x) && in.n0 + n < in.batch))
-    words = *reinterpret_cast<const uint4*>(in.data + in.index(n, c, y, x));
+__device__ __forceinline__ Octet octet_of(const uint4& words) {
   const unsigned both[4] = {words.x, words.y, words.z, words.w};
   Octet o;
 #pragma unroll
   for (int i = 0; i < 8; ++i) o.v[i] = value(value_t(both[i / 2] >> i % 2 * 16));
   return o;
 }
+__device__ __forceinline__ Octet octet_of(float v) { return Octet{{v, v, v, v, v, v, v, v}}; }
+// Eight parameters, aligned to 16 bytes.
+__device__ __forceinline__ Octet octet_of(const float* __restrict__ params) {
+  const float4 low = __ldg(reinterpret_cast<const float4*>(params)), high = __ldg(reinterpret_cast<const float4*>(params) + 1);
+  return Octet{{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
+}
+template <class In>
+__device__ __forceinline__ Octet load_octet(const In& in, int n, int c, int y, int x, float padding = 0.0f) {
+  if constexpr (!In::IN_SCRATCH)
+    if (!in.inside(y, x) || in.n0 + n >= in.batch) return octet_of(padding);
+  const auto* at = in.data + in.index(n, c, y, x);
+  if constexpr (In::LANES == 8) {
+    return octet_of(*reinterpret_cast<const uint4*>(at));
+  } else {  // a tensor in device memory without planes
+    const long long pitch = (long long)in.height * in.width;
+    Octet o;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) o.v[i] = In::DEPTH % 8 == 0 || in.c0 + c + i < In::DEPTH ? value(at[i * pitch]) : 0.0f;
+    return o;
+  }
+}
 template <class In, int Y, int X>
 __device__ __forceinline__ Octet load_octet(const Shifted<In, Y, X>& s, int n, int c, int y, int x) {
   return load_octet(s.in, n, c - s.in.c0, y + Y, x + X);
+}
+// The eight channels in column x of a row that starts at channel c, a multiple of eight.
+template <class Row>
+__device__ __forceinline__ Octet octet_in(const Row& row, int x) {
+  return row.holds(x) ? octet_of(*reinterpret_cast<const uint4*>(row.data + x * 8)) : octet_of(row.outside());
+}
+
+// Store channels c to c + 7 of a position through the epilogue; zeros behind the last channel.
+template <class S, class Out>
+__device__ __forceinline__ void store_octet(const Out& out, const float* __restrict__ params, int n, int c, int y, int x,
+                                            const Octet& o) {
+  const bool inside = S::INSIDE || out.inside(y, x);
+  if (!Out::IN_SCRATCH && !(inside && out.n0 + n < out.batch)) return;
+  const int channel = out.c0 + c;
+  auto* at = out.data + out.index(n, c, y, x);
+  if constexpr (Out::LANES == 1) {  // a tensor in device memory without planes
+    const long long pitch = (long long)out.height * out.width;
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      if (Out::DEPTH % 8 == 0 || channel + i < Out::DEPTH) at[i * pitch] = rounded(S::epilogue(o.v[i], channel + i, params));
+    return;
+  }
+  unsigned both[4];
+#pragma unroll
+  for (int i = 0; i < 8; i += 2) {
+    const float low = S::epilogue(o.v[i], channel + i, params), high = S::epilogue(o.v[i + 1], channel + i + 1, params);
+    both[i / 2] = inside ? rounded_pair(low, high) : rounded_pair(out.padding(), out.padding());
+    if (Out::SPARE > 0) {
+      const int last = (Out::IN_SCRATCH ? c : channel) + i;
+      if (last + 1 >= Out::DEPTH) both[i / 2] = last >= Out::DEPTH ? 0u : both[i / 2] & 0xffffu;
+    }
+  }
+  *reinterpret_cast<uint4*>(at) = uint4{both[0], both[1], both[2], both[3]};
+}
+
+// A region with its channels rounded up to whole planes.
+template <class R>
+struct WholePlanes : R {
+  static constexpr int CHANNELS = (R::CHANNELS + 7) / 8 * 8;
+};
+
+// f(position) for every eight channels of BLOCK_X columns of a stage's region, a thread each; the border is padded.
+template <class S, int BLOCK_X, class Out, class F>
+__device__ __forceinline__ void each_octet(const Out& out, F f) {
+  typedef BlockPosition<WholePlanes<S>, 1, 8, BLOCK_X> Block;
+  if (is_idle<S>(out)) return;
+  fill_border<S>(out);
+#pragma unroll 1
+  for (int item = threadIdx.x; item < Block::COUNT; item += blockDim.x) {
+    const Block b(item);
+    if (is_made<S>(out, b.y)) f(b);
+  }
 }
 
 // The sum of some tensors, or one tensor that an epilogue alone changes, eight channels at a time.
 template <class S, class Out, class First, class... Rest>
 __device__ __forceinline__ void sum_planes(const Out& out, const float* __restrict__ params, const First& first,
                                            const Rest&... rest) {
-  constexpr int PLANES = (S::CHANNELS + 7) / 8, COUNT = S::IMAGES * PLANES * S::ROWS * S::COLUMNS;
-  if (is_idle<S>(out)) return;
-  fill_border<S>(out);
-  for (int item = threadIdx.x; item < COUNT; item += blockDim.x) {
-    const int x = S::COLUMN + item % S::COLUMNS, y = S::ROW + item / S::COLUMNS % S::ROWS;
-    const int plane = item / (S::COLUMNS * S::ROWS) % PLANES, n = item / (S::COLUMNS * S::ROWS * PLANES);
-    if (!is_made<S>(out, y)) continue;
-    const int c = 8 * plane, channel = out.c0 + c;
-    Octet sum = load_octet(first, n, channel, y, x);
+  each_octet<S, 1>(out, [&](const auto& o) {
+    const int channel = out.c0 + o.c;
+    Octet sum = load_octet(first, o.n, channel, o.y, o.x);
     auto add = [&](const Octet& other) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) sum.v[i] += other.v[i];
     };
-    (add(load_octet(rest, n, channel, y, x)), ...);
-    const bool inside = S::INSIDE || out.inside(y, x);
-    if (!Out::IN_SCRATCH && !(inside && out.n0 + n < out.batch)) continue;
-    unsigned both[4];
-#pragma unroll
-    for (int i = 0; i < 8; i += 2) {
-      const float low = inside ? S::epilogue(sum.v[i], channel + i, params) : out.padding();
-      const float high = inside ? S::epilogue(sum.v[i + 1], channel + i + 1, params) : out.padding();
-      both[i / 2] = rounded_pair(low, high);
-      if (Out::SPARE > 0) {
-        const int last = (Out::IN_SCRATCH ? c : channel) + i;
-        if (last + 1 >= Out::DEPTH) both[i / 2] = last >= Out::DEPTH ? 0u : both[i / 2] & 0xffffu;
-      }
-    }
-    *reinterpret_cast<uint4*>(out.data + out.index(n, c, y, x)) = uint4{both[0], both[1], both[2], both[3]};
-  }
+    (add(load_octet(rest, o.n, channel, o.y, o.x)), ...);
+    store_octet<S>(out, params, o.n, o.c, o.y, o.x, sum);
+  });
 }
