@@ -83,12 +83,19 @@ def run_padded(target: Runner, name: str, tile: Tile, step: int | None, images: 
 
 
 @sanitized
-@pytest.mark.parametrize("target", [EmulatedCuda(sanitize=True), Cpu(sanitize=True),
-                                    EmulatedCuda(sanitize=True, dtype="float16")], ids=str)
+@pytest.mark.parametrize("target", [EmulatedCuda(sanitize=True), Cpu(sanitize=True)], ids=str)
 @pytest.mark.parametrize("walked", [False, True], ids=["tiles", "strips"])
 @pytest.mark.parametrize("name", [*GRAPHS, *ENDS])
 def test_padded_chains_under_sanitizers(target: Runner, name: str, walked: bool) -> None:
     run_padded(target, name, Tile(2, 6 if name in ENDS else 0, 8, 8), int(walked) or None, (7, 11, 3))
+
+
+@sanitized
+@pytest.mark.parametrize("walked", [False, True], ids=["tiles", "strips"])
+@pytest.mark.parametrize("name", ["max_pool_beside_conv", "halos_of_a_concat", "transposed", "depthwise_end", "pooled_end"])
+def test_padded_chains_of_half_types_under_sanitizers(name: str, walked: bool) -> None:
+    run_padded(EmulatedCuda(sanitize=True, dtype="float16"), name, Tile(2, 6 if name in ENDS else 0, 8, 8), int(walked) or None,
+               (7, 11, 3))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
