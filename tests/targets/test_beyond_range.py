@@ -1,4 +1,4 @@
-"""Beyond the range of a half type: infinities where a layer's values leave it, NaN that stays NaN, as the rounding reference has.
+"""Beyond the range of a half type: infinities where a layer's values leave it, NaN that stays NaN, as in a rounding reference.
 
 Kernels fill fragments up with zeros, whose products with infinities would be NaN: none of them may reach a real value.
 """

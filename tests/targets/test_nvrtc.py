@@ -17,7 +17,7 @@ from fusec.pipeline import generate, plan, read
 from fusec.runtime.cuda.nvrtc import ResourceUsage, compile_cubin
 from fusec.runtime.program import Source
 from fusec.targets.base import MappedKernel
-from fusec.targets.device import device_for_arch
+from fusec.targets.device import HALF_SINCE, Device, device_for_arch, in_precision
 
 pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="NVRTC and CuPy are not installed")
 
@@ -39,6 +39,23 @@ def combinations() -> Iterator[Any]:
                 yield pytest.param(graph, fuse, arch, marks=pytest.mark.thorough if rare else (), id=f"{graph}-{fuse}-{arch}")
 
 
+# Without --thorough: these in float16 for every architecture, the first in bfloat16 too, the last ones for one alone.
+HALF_GRAPHS, HALF_ONCE = ("lenet5", "artcnn_c4f16", "alexnet_prefix"), ("fsrcnn_x2", "resnet18")
+
+
+def half_combinations() -> Iterator[Any]:
+    """All shipped networks, all architectures that have the type; a few of them without --thorough."""
+    for graph in SHIPPED:
+        for dtype, since in HALF_SINCE.items():
+            for arch in ARCHS:
+                if int(arch.removeprefix("sm_")) < since:
+                    continue
+                often = graph in (HALF_GRAPHS if dtype == "float16" else HALF_GRAPHS[:1])
+                once = graph in HALF_ONCE and (dtype, arch) == ("float16", "sm_90")
+                yield pytest.param(graph, dtype, arch, marks=() if often or once else pytest.mark.thorough,
+                                   id=f"{graph}-{dtype}-{arch}")
+
+
 @lru_cache(maxsize=1)
 def network(name: str) -> LayerGraph:
     return read(name, missing="random")
@@ -51,11 +68,20 @@ def compiled(text: str, entry: str, arch: str) -> ResourceUsage:
 
 @pytest.mark.parametrize(("graph", "fuse", "arch"), list(combinations()))
 def test_compiles_within_its_means(graph: str, fuse: str, arch: str) -> None:
-    device = device_for_arch(arch)
-    kernels = generate(plan(network(graph), device, fuse)).kernels
+    compile_all(network(graph), device_for_arch(arch), fuse)
+
+
+@pytest.mark.parametrize(("graph", "dtype", "arch"), list(half_combinations()))
+def test_half_types_compile_within_their_means(graph: str, dtype: str, arch: str) -> None:
+    compile_all(network(graph), in_precision(device_for_arch(arch), dtype), "auto")
+
+
+def compile_all(graph: LayerGraph, device: Device, fuse: str) -> None:
+    """Every kernel of a network for a device, each checked."""
+    kernels = generate(plan(graph, device, fuse)).kernels
     sources = [render(k) for k in kernels]
     with ThreadPoolExecutor(WORKERS) as pool:
-        usages = list(pool.map(lambda s: compiled(s.text, s.entry, arch), {s.entry: s for s in sources}.values()))
+        usages = list(pool.map(lambda s: compiled(s.text, s.entry, device.arch), {s.entry: s for s in sources}.values()))
     by_entry = dict(zip(dict.fromkeys(s.entry for s in sources), usages, strict=True))
     assert kernels
     for kernel, source in zip(kernels, sources, strict=True):
@@ -76,11 +102,13 @@ def check(kernel: MappedKernel, source: Source, usage: ResourceUsage) -> None:
 
 def check_scratch(kernel: MappedKernel, source: Source) -> None:
     """The schedule's buffers, then the weights copied behind them, and nothing else; as much as the device has."""
-    scratch, device = 4 * kernel.scratch, kernel.device
+    device = kernel.device
+    scratch = device.element * kernel.scratch
     end = kernel.schedule.scratch_elements
-    for part in kernel.staging:
-        assert end <= part.target < end + 4
-        end = part.target + part.count
+    for part in kernel.staging:  # words of 4 bytes, to multiples of 16
+        assert end <= part.target < end + 16 // device.element
+        assert device.element * part.target % 16 == 0
+        end = part.target + 4 * part.count // device.element
     assert kernel.scratch == end
     assert scratch <= device.scratch_per_block
     assert kernel.blocks_per_core == 1 or kernel.blocks_per_core * (scratch + RESERVED) <= device.scratch_per_core + RESERVED
