@@ -15,8 +15,8 @@ import shutil
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -26,18 +26,19 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fusec.emit.render import render
-from fusec.graph.graph import Array
+from fusec.graph.graph import Array, LayerGraph, Node
+from fusec.graph.layers import Conv2d, ConvTranspose2d
 from fusec.graph.reference import apply_node
 from fusec.pipeline import mapping
 from fusec.runtime import cpu as cpu_runtime
+from fusec.runtime import elements
 from fusec.runtime.program import Source
 from fusec.runtime.weights import empty_aligned
 from fusec.schedule.interpret import interpret, run_time_extents
 from fusec.schedule.ir import Chain, Layout, Schedule, Space
 from fusec.targets import cpu
 from fusec.targets.base import MappedKernel
-from fusec.targets.device import DEVICES, Device, generic_host
-from fusec.targets.packing import half_bits
+from fusec.targets.device import DEVICES, HALF_SINCE, Device, generic_host, in_precision
 from tests.emulator import EmulatedKernel
 
 Floats = NDArray[np.float32]
@@ -112,15 +113,15 @@ def from_layout(array: Array, call: Call) -> Floats:
 
 
 def encoded(values: Floats, dtype: str) -> Array:
-    """Float32 values as elements of `dtype`: the bits of 16-bit types as unsigned integers."""
-    return values if dtype == "float32" else half_bits(values, dtype, strict=False)
+    """Float32 values as elements of `dtype`, to the nearest: the bits of 16-bit types as unsigned integers."""
+    return values if dtype == "float32" else elements.rounded(np.ascontiguousarray(values), dtype).view(np.uint16)
 
 
-def decoded(elements: Array, dtype: str) -> Floats:
+def decoded(array: Array, dtype: str) -> Floats:
     """Inverse of `encoded`."""
     if dtype == "float16":
-        return elements.view(np.float16).astype(np.float32)
-    return elements if dtype == "float32" else (elements.astype(np.uint32) << 16).view(np.float32)
+        return array.view(np.float16).astype(np.float32)
+    return array if dtype == "float32" else (array.astype(np.uint32) << 16).view(np.float32)
 
 
 # ---- ways of running a schedule
@@ -134,7 +135,8 @@ class Machine:
     small_grid: bool = False
 
     def __str__(self) -> str:
-        return f"{self.device.name}/{self.device.vector}{', small grid' if self.small_grid else ''}"
+        dtype = "" if self.device.dtype == "float32" else f", {self.device.dtype}"
+        return f"{self.device.name}/{self.device.vector}{dtype}{', small grid' if self.small_grid else ''}"
 
 
 class Runner(ABC):
@@ -158,6 +160,11 @@ class Runner(ABC):
     @property
     def device(self) -> Device:
         return self.machines[0].device
+
+    @property
+    def dtype(self) -> str:
+        """Of the tensors; the same on all machines."""
+        return self.device.dtype
 
     def fits(self, schedule: Schedule) -> bool:
         """Whether scratch is within what every machine has; a CPU's has no limit."""
@@ -244,10 +251,28 @@ class Cpu(Runner):
             return np.fromfile(result, np.float32).reshape(output.shape)
 
 
-class Cuda(Runner):
-    """What emulated and real CUDA share: the mapping, and the order of a kernel's arguments."""
+def cuda_machines(dtype: str) -> tuple[Machine, ...]:
+    """A large GPU, the same with few blocks, and one of the oldest architecture where that has the type."""
+    usual = in_precision(DEVICES["h200"], dtype)
+    oldest = DEVICES["t4"]
+    able = int(oldest.arch.removeprefix("sm_")) >= HALF_SINCE.get(dtype, 0)
+    return (Machine(usual), Machine(usual, small_grid=True), *((Machine(in_precision(oldest, dtype)),) if able else ()))
 
-    machines = (Machine(DEVICES["h200"]), Machine(DEVICES["h200"], small_grid=True), Machine(DEVICES["t4"]))
+
+class Cuda(Runner):
+    """What emulated and real CUDA share: the mapping, and the order of a kernel's arguments.
+
+    Parameters
+    ----------
+    dtype
+        Of the tensors. An architecture without it is no machine here.
+    """
+
+    def __init__(self, dtype: str = "float32") -> None:
+        self.machines = cuda_machines(dtype)
+        self.name = self.kind if dtype == "float32" else f"{self.kind} in {dtype}"
+
+    kind: str
 
     def run(self, schedule: Schedule, inputs: Mapping[str, Floats], machine: Machine | None = None) -> Floats:
         chosen = machine or self.machines[0]
@@ -269,9 +294,10 @@ class EmulatedCuda(Cuda):
         Under AddressSanitizer and UBSan.
     """
 
-    name = "emulated cuda"
+    kind = "emulated cuda"
 
-    def __init__(self, order: str = "forward", sanitize: bool = False) -> None:
+    def __init__(self, order: str = "forward", sanitize: bool = False, dtype: str = "float32") -> None:
+        super().__init__(dtype)
         self.order, self.sanitize = order, sanitize
 
     def call(self, call: Call) -> Floats:
@@ -289,7 +315,7 @@ class EmulatedCuda(Cuda):
 class Gpu(Cuda):
     """The printed CUDA text, compiled by NVRTC and run on this machine's GPU."""
 
-    name = "cuda"
+    kind = "cuda"
 
     def call(self, call: Call) -> Floats:
         import cupy
@@ -379,20 +405,59 @@ def loaded(text: str, entry: str) -> Any:
 # ---- what a result is held to
 
 
-def chain_reference(chain: Chain, inputs: Mapping[str, Floats], dtype: DTypeLike = np.float64) -> dict[str, Array]:
-    """Every tensor of the chain by the reference, from arrays of its inputs."""
-    tensors: dict[str, Array] = {t: inputs[t].astype(dtype) for t in chain.inputs}
-    for node in chain.nodes:
-        tensors[node.name] = apply_node(node, [tensors[i] for i in node.inputs])
+def rounded(values: Array, dtype: str) -> Array:
+    """Values as tensors of `dtype` hold them."""
+    return values if dtype == "float32" else decoded(encoded(values.astype(np.float32), dtype), dtype).astype(values.dtype)
+
+
+def tensors_of(nodes: Iterable[Node], inputs: Mapping[str, Array], dtype: str = "float32", precision: DTypeLike = np.float64,
+               ) -> dict[str, Array]:
+    """Every tensor by the reference, computed in `precision`, each of them and the weights of convolutions rounded to `dtype`.
+
+    Where all sums are exact, as those of integers are, this is what kernels have to give: inside and between kernels each layer
+    rounds once.
+    """
+    tensors: dict[str, Array] = {t: rounded(a.astype(precision), dtype) for t, a in inputs.items()}
+    for node in nodes:
+        given = [tensors[i] for i in node.inputs]
+        tensors[node.name] = rounded(apply_node(_with_rounded_weights(node, dtype), given), dtype)
     return tensors
 
 
-def assert_close(result: Floats, chain: Chain, inputs: Mapping[str, Floats]) -> None:
-    """Near the reference in float64: within 16 times what the reference itself is off in float32, and a little more."""
-    wanted = chain_reference(chain, inputs)
-    noise = np.abs(chain_reference(chain, inputs, np.float32)[chain.output] - wanted[chain.output]).max(initial=0)
+def _with_rounded_weights(node: Node, dtype: str) -> Node:
+    if not isinstance(node.layer, Conv2d | ConvTranspose2d):
+        return node
+    return replace(node, params={**node.params, "weight": rounded(node.params["weight"], dtype)})
+
+
+def graph_reference(graph: LayerGraph, images: Mapping[str, Floats], dtype: str = "float32") -> dict[str, Array]:
+    """Every tensor of a network."""
+    return tensors_of(graph.layers, images, dtype)
+
+
+def chain_reference(chain: Chain, inputs: Mapping[str, Floats], dtype: str = "float32", precision: DTypeLike = np.float64,
+                    ) -> dict[str, Array]:
+    """Every tensor of the chain, from arrays of its inputs."""
+    return tensors_of(chain.nodes, {t: inputs[t] for t in chain.inputs}, dtype, precision)
+
+
+def assert_close(result: Floats, chain: Chain, inputs: Mapping[str, Floats], dtype: str = "float32") -> None:
+    """Near the reference in float64, by what computing and rounding in the type makes of the reference itself."""
+    given = {t: rounded(inputs[t], dtype) for t in chain.inputs}
+    wanted = chain_reference(chain, given)
     largest = max(np.abs(v).max(initial=0) for v in wanted.values())
-    np.testing.assert_allclose(result, wanted[chain.output], rtol=1e-4, atol=16 * noise + 1e-6 * largest)
+    exact = wanted[chain.output]
+    if dtype == "float32":
+        noise = np.abs(chain_reference(chain, given, precision=np.float32)[chain.output] - exact).max(initial=0)
+        np.testing.assert_allclose(result, exact, rtol=1e-4, atol=16 * noise + 1e-6 * largest)
+        return
+    # sums that differ in float32's last bit may end on either side of a tie: a unit of the type's last place, then its effects
+    near = chain_reference(chain, given, dtype)[chain.output]
+    noise, unit = np.abs(near - exact).max(initial=0), HALF_UNIT[dtype]
+    np.testing.assert_allclose(result, near, rtol=unit, atol=noise + unit * 1e-3 * largest)
+
+
+HALF_UNIT = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # from one value to the next, relative
 
 
 def assert_same_bits(one: Floats, other: Floats, words: str = "") -> None:

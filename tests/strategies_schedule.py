@@ -17,9 +17,10 @@ from fusec.graph.layers import Axis
 from fusec.plan.construct import check_walk, construct
 from fusec.plan.footprint import granularity, pyramid
 from fusec.schedule.ir import Chain, Execution, Schedule, Tile
-from fusec.targets.device import DEVICES, Device, generic_host
+from fusec.targets.device import DEVICES, Device, generic_host, in_precision
 
-PLANNED_DEVICES = (DEVICES["h200"], generic_host(4), generic_host(8), generic_host(16))
+H200 = DEVICES["h200"]
+PLANNED_DEVICES = (H200, generic_host(4), generic_host(8), generic_host(16), in_precision(H200, "float16"))
 
 
 def windows(graph: LayerGraph, start: int) -> list[Chain]:
@@ -74,10 +75,10 @@ def possible(chain: Chain, tile: Tile) -> bool:
 
 
 @st.composite
-def tiles(draw: st.DrawFn, chain: Chain) -> Tile:
+def tiles(draw: st.DrawFn, chain: Chain, block: int = 1) -> Tile:
     """A tile the chain can be computed by: spatial extents up to 12 or covering, multiples of the granularity.
 
-    Its channels are all, or a divisor of all where the chain allows it.
+    Its channels are all, or a divisor of all where the chain allows it, made of whole blocks of `block`.
     """
     full = covering(chain)
     images = draw(st.integers(1, 4), label="images")
@@ -85,7 +86,8 @@ def tiles(draw: st.DrawFn, chain: Chain) -> Tile:
     for axis in Axis:
         grain = granularity(chain, axis)
         extents.append(grain * draw(st.integers(1, max(1, 12 // grain)), label=f"tile {axis.name}"))
-    channels = draw(st.sampled_from([c for c in range(full.channels, 0, -1) if full.channels % c == 0]), label="tile channels")
+    divisors = [c for c in range(full.channels, 0, -1) if full.channels % c == 0 and (c == full.channels or c % block == 0)]
+    channels = draw(st.sampled_from(divisors), label="tile channels")
     choices = (Tile(images, channels, extents[0], extents[1]), Tile(images, full.channels, extents[0], extents[1]),
                Tile(images, full.channels, full.height, extents[1]), Tile(images, full.channels, extents[0], full.width),
                Tile(images, full.channels, full.height, full.width))
@@ -101,14 +103,14 @@ def schedules(draw: st.DrawFn, chain: Chain, devices: tuple[Device, ...] = PLANN
 
     Rejects chains no tile can compute.
     """
-    tile = draw(tiles(chain), label="tile")
+    device = draw(st.sampled_from(devices), label="device")
+    tile = draw(tiles(chain, device.layout.block), label="tile")
     step = draw(steps(chain, tile), label="step")
     if step is not None and draw(st.booleans(), label="longer strip"):
         tile = replace(tile, height=tile.height * draw(st.integers(2, 4)))
     boxes = pyramid(chain, tile if step is None else replace(tile, height=step))
     small = [t for t in chain.inputs if boxes.tensors[t].y.extent is not None and boxes.tensors[t].x.extent is not None]
     staged = [t for t in small if draw(st.booleans(), label=f"stage {t}")]
-    device = draw(st.sampled_from(devices), label="device")
     execution = draw(st.sampled_from(list(Execution) if step is not None else [Execution.IN_TIME]), label="execution")
     try:
         return construct(chain, tile, device, staged, step, execution)

@@ -65,15 +65,13 @@ LARGEST = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38}
 Words = NDArray[np.uint16]
 
 
-def half_bits(weight: ArrayLike, dtype: str, name: str = "", strict: bool = True) -> Words:
+def half_bits(weight: ArrayLike, dtype: str, name: str = "") -> Words:
     """Values rounded to float16 or bfloat16 (to nearest even), as their bits.
 
     Parameters
     ----------
     name
         Of the layer, for errors.
-    strict
-        Whether a value that the type cannot hold is an error; it becomes infinite otherwise.
 
     Raises
     ------
@@ -84,7 +82,7 @@ def half_bits(weight: ArrayLike, dtype: str, name: str = "", strict: bool = True
     with np.errstate(over="ignore"):
         bits = w.astype(np.float16).view(np.uint16) if dtype == "float16" else _bfloat16(w)
     infinite = np.uint16(0x7C00 if dtype == "float16" else 0x7F80)
-    if strict and (bits & infinite == infinite).any():
+    if (bits & infinite == infinite).any():
         peak = float(w.ravel()[np.argmax(np.abs(w))])
         raise InputError(f"a weight of {peak:g} is beyond the range of {dtype}, {LARGEST[dtype]:g}", name,
                          "compile in bfloat16 or float32" if dtype == "float16" else "compile in float32")

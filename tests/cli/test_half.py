@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from fusec.cli.networks import default_lock
+from fusec.graph.read_yaml import read_yaml
 from fusec.plan.lock_file import read_lock
 from fusec.targets.device import DEVICES, in_precision
 from fusec.tuning import candidates, measure, whole
@@ -162,6 +164,24 @@ def test_plan_and_explain(tmp_path: Path, dtype: str) -> None:
 ])
 def test_what_has_no_half_precision_says_so(words: list[str], said: str) -> None:
     assert said in invoke(*words, code=3).stderr
+
+
+def test_a_weight_beyond_the_range_stops_compile_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """What is there already stays, too."""
+    net = write(tmp_path, WIDE)
+    drawn = {f"{n.name}.{key}": value for n in read_yaml(Path(net), random_weights=1).nodes for key, value in n.params.items()}
+    drawn["conv2.weight"][3, 1, 0, 2] = -70000.0
+    safetensors.numpy.save_file(drawn, tmp_path / "large.safetensors")
+    before = sorted(tmp_path.iterdir())
+    words = ("compile", net, "--arch", "sm_90", "--dtype", "float16", "--weights", tmp_path / "large.safetensors")
+    said = invoke(*words, "-o", tmp_path / "built", code=3).stderr
+    assert "conv2: a weight of -70000 is beyond the range of float16, 65504" in said
+    assert "compile in bfloat16 or float32" in said
+    assert sorted(tmp_path.iterdir()) == before
+    (tmp_path / "built").mkdir()
+    (tmp_path / "built" / "mine").write_text("kept")
+    invoke(*words, "-o", tmp_path / "built", code=3)
+    assert [p.name for p in (tmp_path / "built").iterdir()] == ["mine"]
 
 
 def test_a_compiled_folder_has_its_type_already(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from fusec.pipeline import read
 from fusec.plan.construct import construct
 from fusec.plan.footprint import granularity
 from fusec.schedule.ir import Tile
+from fusec.targets.device import DTYPES
 from tests.harness import EmulatedCuda, Floats, Gpu, Runner, assert_same_bits
 from tests.small_networks import image_of, whole_chain
 from tests.targets.test_padding import ENDS, GRAPHS
@@ -70,9 +71,10 @@ def test_the_emulator_gives_the_gpus_bits(name: str, walked: bool) -> None:
     assert_same_bits(run_chain(Gpu(), name, walked), run_chain(EmulatedCuda(), name, walked))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*GRAPHS, *ENDS])
-def test_strips_give_the_bits_of_tiles(name: str) -> None:
-    assert_same_bits(run_chain(Gpu(), name), run_chain(Gpu(), name, walked=True))
+def test_strips_give_the_bits_of_tiles(name: str, dtype: str) -> None:
+    assert_same_bits(run_chain(Gpu(dtype), name), run_chain(Gpu(dtype), name, walked=True))
 
 
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck", "synccheck"])

@@ -12,11 +12,12 @@ from fusec.plan.construct import construct
 from fusec.plan.placement import ALIGN
 from fusec.schedule.ir import Chain, Layout, Space, Tile
 from fusec.schedule.verify import verify
-from fusec.targets.device import DEVICES, Device, generic_host
+from fusec.targets.device import DEVICES, Device, generic_host, in_precision
 from tests.schedule.mutants import buffer_named, stage_named
 from tests.small_networks import conv, max_pool, network, schedule_of
 
 NEVER = float("-inf")
+HALF = in_precision(DEVICES["h200"], "float16")
 
 
 def test_stages_and_spaces() -> None:
@@ -63,14 +64,22 @@ def test_padding_values_and_guards(readers: Sequence[L.Layer], padding: float, g
     (generic_host(4), 5, (8 * 36, 1, 8 * 6, 8)),
     (generic_host(16), 5, (8 * 36, 1, 8 * 6, 8)),
     (generic_host(16), 17, (32 * 36, 1, 32 * 6, 32)),
+    (HALF, 4, (4 * 36, 36, 6, 1)),
+    (HALF, 5, (8 * 36, 8 * 36, 8 * 6, 8)),
+    (HALF, 16, (16 * 36, 8 * 36, 8 * 6, 8)),
+    (HALF, 17, (24 * 36, 8 * 36, 8 * 6, 8)),
 ])
 def test_pitches(device: Device, channels: int, pitches: tuple[int, ...]) -> None:
-    """(image, channel, row, column) of a 6x6 box; pixels of four channels and more are rounded up to whole vectors."""
+    """(image, channel, row, column) of a 6x6 box; pixels of four channels and more are rounded up to whole vectors on a CPU.
+
+    In half precision from five channels on to planes of eight, whose pitch is the channel's.
+    """
     schedule = schedule_of(network(L.Input(2), a=conv(channels), b=conv(1)), 4, 4, device=device)
     verify(schedule)
     a = buffer_named(schedule, "a")
     assert (a.image_pitch, a.channel_pitch, a.row_pitch, a.column_pitch) == pitches
-    assert a.layout is (Layout.NCHW if device.target == "cuda" else Layout.NHWC)
+    planes = device is HALF and channels > 4
+    assert a.layout is (Layout.NC8HW8 if planes else Layout.NCHW if device.target == "cuda" else Layout.NHWC)
 
 
 def test_places_are_used_again() -> None:
@@ -111,3 +120,46 @@ def test_a_channel_tile_divides_the_channels() -> None:
     verify(schedule_of(graph, 4, 4, channels=3))
     with pytest.raises(Infeasible, match="4 channels does not divide the 6 of 'a'"):
         schedule_of(graph, 4, 4, channels=4)
+
+
+# ---- half precision
+
+
+def test_places_of_halves_are_counted_in_two_bytes() -> None:
+    """Buffers begin at multiples of 64 bytes; a spare channel takes its place."""
+    graph = network(L.Input(3), a=conv(9), b=conv(9), c=conv(4))
+    schedule = schedule_of(graph, 5, 5, device=HALF)
+    verify(schedule, HALF)
+    x, a, b = (buffer_named(schedule, n) for n in "xab")
+    assert (x.size, a.size, b.size) == (3 * 11 * 11, 16 * 9 * 9, 16 * 7 * 7)
+    assert x.offset == b.offset == 0
+    assert 2 * a.offset == -(-2 * b.size // ALIGN) * ALIGN > 2 * b.size  # behind the larger one of the two
+    assert (schedule.element, schedule.scratch_bytes) == (2, 2 * (a.offset + a.size))
+
+
+def test_layouts_of_halves() -> None:
+    """The network's input and output are NCHW; so is every tensor of few channels."""
+    graph = network(L.Input(12), a=conv(12), few=conv(4), b=conv(12))
+    layouts = {}
+    for names in (("a",), ("few",), ("b",), ("a", "few", "b")):
+        chain = Chain(graph, names)
+        schedule = construct(chain, Tile(1, chain.shapes[chain.output].channels, 4, 4), HALF, chain.inputs)
+        verify(schedule, HALF)
+        layouts |= {b.name: b.layout for b in schedule.buffers}
+    planes = {name for name, layout in layouts.items() if layout is Layout.NC8HW8}
+    assert planes == {"x", "a", "a@global"}
+    assert {layout for name, layout in layouts.items() if name not in planes} == {Layout.NCHW}
+
+
+def test_a_tile_of_halves_is_made_of_whole_planes() -> None:
+    graph = network(L.Input(4), a=conv(48), b=conv(12))
+    chain = Chain(graph, ("a",))
+    for channels in (8, 16, 24, 48):
+        verify(construct(chain, Tile(1, channels, 4, 4), HALF, ()), HALF)
+    for channels in (4, 12):
+        with pytest.raises(Infeasible, match=f"{channels} channels does not divide the 48 of 'a' into blocks of 8"):
+            construct(chain, Tile(1, channels, 4, 4), HALF, ())
+    last = Chain(graph, ("b",))
+    verify(construct(last, Tile(1, 12, 4, 4), HALF, ()), HALF)  # all of them, which fill no plane
+    with pytest.raises(Infeasible, match="blocks of 8"):
+        construct(last, Tile(1, 6, 4, 4), HALF, ())

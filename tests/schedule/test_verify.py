@@ -12,7 +12,7 @@ from fusec.errors import Infeasible, InternalError
 from fusec.graph import layers as L
 from fusec.schedule.ir import WHOLE, Affine, Execution, Footprint, Overlap, Schedule, Space, Tile
 from fusec.schedule.verify import live_elements, peak_stage, verify
-from fusec.targets.device import DEVICES, generic_host
+from fusec.targets.device import DEVICES, generic_host, in_precision
 from tests.schedule.mutants import buffer_named, smaller, stage_named, with_buffer, with_read, with_stages
 from tests.small_networks import conv, max_pool, network, schedule_of
 
@@ -27,6 +27,12 @@ def shared() -> Schedule:
     """One tensor read by a padded max pool, guarded, and by a padded convolution, unguarded."""
     graph = network(L.Input(2, None, None), a=conv(3), p=(max_pool(3, 1, pad=1), "a"), b=(conv(3), "a"), s=(L.Add(), "p", "b"))
     return schedule_of(graph, 4, 4)
+
+
+def planes() -> Schedule:
+    """Two convolutions in half precision, whose tensors take two planes of eight channels each."""
+    graph = network(L.Input(3, None, None), a=conv(12), b=conv(12), out=conv(5))
+    return schedule_of(graph, 4, 4, device=in_precision(DEVICES["h200"], "float16"))
 
 
 def walked() -> Schedule:
@@ -131,6 +137,12 @@ FAULTS: dict[str, tuple[Callable[[], Schedule], Callable[[Schedule], Schedule], 
     "padding of another value": (framed, lambda s: unguarded(s, "p"), "takes padding for 2, but a holds 0"),
     "misaligned": (residual, lambda s: changed(s, "b", offset=8), "not a multiple"),
     "negative offset": (residual, lambda s: changed(s, "a", offset=-16), "offset -16"),
+    "misaligned in two bytes": (planes, lambda s: changed(s, "b", offset=16), "offset 16 is not a multiple of 32"),
+    "plane pitch": (planes, lambda s: pitch(s, "a", "channel_pitch"), "pitches"),
+    "row pitch of planes": (planes, lambda s: pitch(s, "a", "row_pitch"), "pitches"),
+    "pixels of seven channels": (planes, lambda s: changed(s, "a", column_pitch=7), "pitches"),
+    "planes too few": (planes, lambda s: changed(s, "a", image_pitch=buffer_named(s, "a").channel_pitch), "pitches"),
+    "planes over planes": (planes, lambda s: moved(s, "b", "a"), "share scratch"),
     "skip overwritten": (residual, lambda s: moved(s, "b", "a"), "a at .* and b at .* share scratch"),
     "output over input of a stage": (residual, lambda s: moved(s, "p", "s"), "share scratch"),
     "row pitch": (residual, lambda s: pitch(s, "a", "row_pitch"), "pitches"),

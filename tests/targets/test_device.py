@@ -6,8 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from fusec.errors import InputError
+from fusec.schedule.ir import Layout
 from fusec.targets import device
-from fusec.targets.device import DEVICES, KIB, MIB, cache_of_one_core, cache_size, device_for_gpu, host
+from fusec.targets.device import (
+    DEVICES,
+    DTYPES,
+    HALF_SINCE,
+    KIB,
+    MIB,
+    Device,
+    cache_of_one_core,
+    cache_size,
+    device_for_gpu,
+    generic_host,
+    host,
+    in_precision,
+)
 
 # fp32 TFLOP/s without tensor cores, GB/s and MB of L2 as the data sheets and whitepapers have them
 PUBLISHED = {"h200": (67, 4800, None), "h100": (67, 3350, 50), "a100": (19.5, 1555, 40), "rtx4090": (82.6, 1008, 72),
@@ -77,3 +92,35 @@ def test_the_host_has_what_the_system_says() -> None:
     assert host().cache == (cache_size(3) or 4 * host().scratch_per_block)
     assert host().cores >= 1
     assert host().layout is device.Layout.NHWC
+
+
+# ---- types
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gpu", DEVICES.values(), ids=lambda d: d.name)
+def test_types_of_every_gpu(gpu: Device, dtype: str) -> None:
+    """float16 has matrix instructions from Turing on, bfloat16 from Ampere on."""
+    if dtype == "bfloat16" and gpu.arch == "sm_75":
+        with pytest.raises(InputError, match=r"sm_75 has no matrix instructions for bfloat16 .*it has float32 and float16"):
+            in_precision(gpu, dtype)
+        return
+    made = in_precision(gpu, dtype)
+    assert (made.dtype, made.element, made.matrix) == (dtype, 4 if dtype == "float32" else 2, dtype != "float32")
+    assert made.layout is (Layout.NCHW if dtype == "float32" else Layout.NC8HW8)
+    assert in_precision(made, dtype) == made
+    assert (made.name, made.arch, made.scratch_per_block) == (gpu.name, gpu.arch, gpu.scratch_per_block)
+
+
+@pytest.mark.parametrize("dtype", HALF_SINCE)
+def test_a_cpu_computes_in_float32_alone(dtype: str) -> None:
+    assert in_precision(generic_host(), "float32") == generic_host()
+    with pytest.raises(InputError, match=f"the cpu computes in float32, not in {dtype} .*use a GPU"):
+        in_precision(generic_host(), dtype)
+
+
+@pytest.mark.parametrize(("dtype", "hint"), [("float61", "did you mean 'float16'"), ("fp16", "float16"), ("", "one of float32"),
+                                             ("bfloat", "did you mean 'bfloat16'")])
+def test_unknown_types(dtype: str, hint: str) -> None:
+    with pytest.raises(InputError, match=f"dtype '{dtype}' is not supported .*{hint}"):
+        in_precision(DEVICES["h200"], dtype)

@@ -16,14 +16,13 @@ import pytest
 from fusec.errors import InternalError
 from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph, Node
-from fusec.graph.reference import run
 from fusec.graph.shapes import infer, param_shapes
 from fusec.graph.simplify import simplify
 from fusec.plan.construct import construct
 from fusec.plan.footprint import granularity
 from fusec.schedule.ir import Chain, Tile
 from fusec.schedule.verify import verify
-from tests.harness import Floats, Machine, Runner, assert_close
+from tests.harness import Floats, Machine, Runner, assert_close, chain_reference
 from tests.small_networks import conv, image_of, max_pool, network, whole_chain
 
 Pad = L.Padding
@@ -176,9 +175,9 @@ def check(target: Runner, machine: Machine, graph: LayerGraph, tile: Tile, stage
     verify(schedule)
     result = target.run(schedule, {"x": x}, machine)
     if exact:
-        np.testing.assert_array_equal(result, run(graph, x)[chain.output])
+        np.testing.assert_array_equal(result, chain_reference(chain, {"x": x}, target.dtype)[chain.output])
     else:
-        assert_close(result, chain, {"x": x})
+        assert_close(result, chain, {"x": x}, target.dtype)
 
 
 def images(case: Case, batch: int) -> Floats:

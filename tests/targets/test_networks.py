@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from fusec.cli.tolerances import CLOSE
 from fusec.errors import InputError
 from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph, Node
@@ -76,6 +77,7 @@ def check(target: Runner, name: str) -> None:
         planned = plan(graph, target.device, fuse)
         results += [outputs(target, planned, images, variant) for variant in (0, -1)]
     for output, values in wanted.items():
-        np.testing.assert_allclose(results[0][output], values, rtol=1e-3, atol=1e-5 * np.abs(values).max())
+        own = 1e-5 if target.dtype == "float32" else CLOSE[target.dtype]
+        np.testing.assert_allclose(results[0][output], values, rtol=1e-3, atol=own * np.abs(values).max())
         for other in results[1:]:
             assert_same_bits(results[0][output], other[output])

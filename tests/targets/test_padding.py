@@ -11,13 +11,12 @@ import pytest
 
 from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph
-from fusec.graph.reference import run
 from fusec.graph.simplify import simplify
 from fusec.plan.construct import construct
 from fusec.plan.footprint import granularity
 from fusec.schedule.ir import Tile
 from fusec.schedule.verify import verify
-from tests.harness import Floats, Runner
+from tests.harness import Floats, Runner, chain_reference
 from tests.small_networks import conv, image_of, max_pool, network, whole_chain
 
 ODD = L.Padding(2, 0, 0, 3)  # of another width on each side
@@ -57,8 +56,9 @@ def avg_pool_behind_bias(height: int | None, width: int | None) -> LayerGraph:
 
 
 def halos_of_a_residual(height: int | None, width: int | None) -> LayerGraph:
-    """The skip is read with a halo of 0, the branch with one of 3, and their sum with one of 2."""
-    return net(2, height, width, a=conv(4), b=conv(4), c=conv(4, 5), s=(L.Add(), "a", "c"), d=conv(3, 5), e=conv(2))
+    """The skip is read with a halo of 0, the branch with one of 3, and their sum, kept small for float16, with one of 2."""
+    return net(2, height, width, a=conv(4), b=conv(4), c=conv(4, 5), s=(L.Add(), "a", "c"), t=L.Clip(-99, 77), d=conv(3, 5),
+               e=conv(2))
 
 
 def halos_of_a_concat(height: int | None, width: int | None) -> LayerGraph:
@@ -98,24 +98,25 @@ def strided(height: int | None, width: int | None) -> LayerGraph:
     return net(3, height, width, a=conv(4), b=conv(5, stride=2), c=conv(4), d=conv(3, stride=2), e=conv(2))
 
 
-def grouped_end(height: int | None, width: int | None) -> LayerGraph:
-    return net(4, height, width, a=conv(6), b=conv(6), g=conv(12, groups=3))
+def grouped_end(height: int | None, width: int | None, block: int = 1) -> LayerGraph:
+    return net(4, height, width, a=conv(6), b=conv(6 * block), g=conv(12 * block, groups=3))
 
 
-def depthwise_end(height: int | None, width: int | None) -> LayerGraph:
-    return net(4, height, width, a=conv(12), b=conv(12), g=conv(12, groups=12))
+def depthwise_end(height: int | None, width: int | None, block: int = 1) -> LayerGraph:
+    return net(4, height, width, a=conv(12), b=conv(12 * block), g=conv(12 * block, groups=12 * block))
 
 
-def depthwise_pair(height: int | None, width: int | None) -> LayerGraph:
-    return net(12, height, width, a=conv(12, groups=12), b=L.Clip(1, 5), g=conv(12, groups=12))
+def depthwise_pair(height: int | None, width: int | None, block: int = 1) -> LayerGraph:
+    return net(12 * block, height, width, a=conv(12 * block, groups=12 * block), b=L.Clip(1, 5),
+               g=conv(12 * block, groups=12 * block))
 
 
-def dense_end(height: int | None, width: int | None) -> LayerGraph:
-    return net(4, height, width, a=conv(6), b=conv(6), g=conv(12))
+def dense_end(height: int | None, width: int | None, block: int = 1) -> LayerGraph:
+    return net(4, height, width, a=conv(6), b=conv(6), g=conv(12 * block))
 
 
-def pooled_end(height: int | None, width: int | None) -> LayerGraph:
-    return net(4, height, width, a=conv(6), g=conv(12), p=max_pool(3, 2, pad=1))
+def pooled_end(height: int | None, width: int | None, block: int = 1) -> LayerGraph:
+    return net(4, height, width, a=conv(6), g=conv(12 * block), p=max_pool(3, 2, pad=1))
 
 
 GRAPHS = {f.__name__: f for f in (three_convs, lopsided, max_pool_behind_relu, max_pool_beside_conv, avg_pool_behind_bias,
@@ -130,7 +131,8 @@ def check(target: Runner, graph: LayerGraph, tile: Tile, staged: tuple[str, ...]
     schedule = construct(chain, tile, target.device, staged, step)
     verify(schedule)
     for x in images:  # one build for all of them
-        np.testing.assert_array_equal(target.run(schedule, {"x": x}), run(graph, x)[chain.output])
+        wanted = chain_reference(chain, {"x": x}, target.dtype)[chain.output]
+        np.testing.assert_array_equal(target.run(schedule, {"x": x}), wanted)
 
 
 @pytest.mark.parametrize("staged", [(), ("x",)], ids=["direct", "staged"])
@@ -165,8 +167,9 @@ def test_one_strip_for_a_whole_image(target: Runner, name: str) -> None:
 @pytest.mark.parametrize("channels", [1, 2, 6])
 @pytest.mark.parametrize("name", ENDS)
 def test_strips_of_channel_tiles(target: Runner, name: str, channels: int) -> None:
-    graph = ENDS[name](None, None)
-    check(target, graph, Tile(2, channels, 4, 5), (), image_of(graph, 7, 11, 3), step=2)
+    block = target.device.layout.block
+    graph = ENDS[name](None, None, block)
+    check(target, graph, Tile(2, channels * block, 4, 5), (), image_of(graph, 7, 11, 3), step=2)
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -190,9 +193,10 @@ def test_whole_along_one_axis(target: Runner, name: str, axis: L.Axis) -> None:
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("name", ENDS)
 def test_channel_tiles(target: Runner, name: str, channels: int) -> None:
-    """The last stage in slices of its channels, some across and some inside groups."""
-    graph = ENDS[name](None, None)
-    check(target, graph, Tile(2, channels, 4, 5), (), image_of(graph, 7, 11, 3))
+    """The last stage in slices of its channels, some across and some inside groups; slices of planes are planes."""
+    block = target.device.layout.block
+    graph = ENDS[name](None, None, block)
+    check(target, graph, Tile(2, channels * block, 4, 5), (), image_of(graph, 7, 11, 3))
 
 
 UP = L.ConvTranspose2d((3, 3), (2, 2), out_channels=4)

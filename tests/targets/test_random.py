@@ -13,11 +13,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fusec.graph.graph import LayerGraph
-from fusec.graph.reference import run
 from fusec.graph.simplify import simplify
 from fusec.schedule.ir import Chain, Schedule
 from fusec.schedule.show import show
-from tests.harness import Floats, Machine, Runner, assert_close, assert_same_bits
+from tests.harness import Floats, Machine, Runner, assert_close, assert_same_bits, graph_reference
 from tests.strategies import float_graphs, float_images, integer_graphs, integer_images
 from tests.strategies_schedule import chains, partitions, schedules
 
@@ -62,7 +61,7 @@ def test_chains_compute_what_the_reference_computes(target: Runner, data: st.Dat
     machine = data.draw(st.sampled_from(target.machines))
     schedule = planned(data, target, data.draw(chains(graph)), machine)
     for _ in range(data.draw(st.integers(1, 2), label="sizes")):  # one build serves all of them
-        tensors = run(graph, data.draw(integer_images(graph, max_extent=SIDE)), keep=True)
+        tensors = graph_reference(graph, data.draw(integer_images(graph, max_extent=SIDE)), target.dtype)
         if work(schedule, tensors) > MOST_WORK:
             continue
         result = target.run(schedule, tensors, machine)
@@ -76,7 +75,7 @@ def test_networks_compute_what_the_reference_computes(target: Runner, data: st.D
     machine = data.draw(st.sampled_from(target.machines))
     plan = [planned(data, target, chain, machine) for chain in data.draw(partitions(graph))]
     images = data.draw(integer_images(graph, max_extent=20))
-    tensors = run(graph, images, keep=True)
+    tensors = graph_reference(graph, images, target.dtype)
     assume(all(work(s, tensors) <= MOST_WORK for s in plan))
     results = target.run_graph(plan, images, machine)
     for schedule in plan:
@@ -90,7 +89,7 @@ def test_schedules_agree_bit_for_bit(generated: Runner, data: st.DataObject) -> 
     graph = simplified(data, float_graphs(5, max_extent=24))
     chain = data.draw(chains(graph))
     images = data.draw(float_images(graph, max_extent=24))
-    exact = run(graph, images, keep=True)
+    exact = graph_reference(graph, images, generated.dtype)
     tensors = {name: values.astype(np.float32) for name, values in exact.items()}
     results, words = [], []
     for _ in range(2):
@@ -100,4 +99,4 @@ def test_schedules_agree_bit_for_bit(generated: Runner, data: st.DataObject) -> 
         results.append(generated.run(schedule, tensors, machine))
         words.append(f"{machine}: {show(schedule)}")
     assert_same_bits(*results, "\n".join(words))
-    assert_close(results[0], chain, tensors)
+    assert_close(results[0], chain, tensors, generated.dtype)

@@ -18,12 +18,13 @@ from fusec.graph.graph import LayerGraph, Node, Pointwise
 from fusec.graph.reference import run
 from fusec.pipeline import generate, plan, read
 from fusec.runtime.program import Source
-from fusec.targets.device import DEVICES, Device, generic_host
+from fusec.targets.device import DEVICES, Device, generic_host, in_precision
 from tests.harness import Cpu, build, folder
 from tests.small_networks import conv, image_of, max_pool, network, schedule_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-DEVICE = {"cuda": DEVICES["h200"], "cpu": generic_host()}
+DEVICE = {"cuda": DEVICES["h200"], "cpu": generic_host(), "float16": in_precision(DEVICES["h200"], "float16")}
+FILES = {"cuda": "lenet5.cu", "cpu": "lenet5.cpp", "float16": "lenet5.float16.cu"}
 HOSTILE = 'x"; system("echo owned"); // \\\n*/ #include </etc/passwd> }} {{ 7 * 7 }} {% raw %} ünï'
 
 
@@ -42,7 +43,7 @@ def lenet5(target: str) -> tuple[Source, ...]:
 @pytest.mark.parametrize("target", DEVICE)
 def test_golden(target: str, request: pytest.FixtureRequest) -> None:
     """`pytest --update-golden` writes the files anew; a change of them is to be read before it is committed."""
-    path = GOLDEN / ("lenet5.cu" if target == "cuda" else "lenet5.cpp")
+    path = GOLDEN / FILES[target]
     text = lenet5(target)[0].text
     if request.config.getoption("--update-golden"):
         path.write_text(text, encoding="utf-8")
@@ -95,7 +96,7 @@ def test_nvcc_takes_the_file_as_it_is() -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("nvcc is not on the PATH")
-    for source in (*lenet5("cuda"), *sources(branches(), DEVICE["cuda"], "all")):
+    for source in (*lenet5("cuda"), *lenet5("float16"), *sources(branches(), DEVICE["cuda"], "all")):
         path = folder() / source.filename
         path.write_text(source.text)
         command = [nvcc, "-arch=sm_90", "-Werror", "all-warnings", "-c", str(path), "-o", str(path.with_suffix(".o"))]
