@@ -87,7 +87,7 @@ CONSTANTS = {
              "ROW_STALL", "STAGE_LATENCY", "GLOBAL_LATENCY", "BLOCK_LATENCY", "ACTIVATION_COST", "FUNCTION_COST",
              "CUDA_EFFICIENCY", "WAITING"),
     "cpu": ("CPU_EFFICIENCY", "ROW_COST", "CPU_OTHER", "CPU_STAGE", "TRANSPOSE_COST", "BLOCK_COST", "SUM_LATENCY",
-            "WEIGHT_RATE", "KEPT"),
+            "POOL_COST", "MAX_READ", "WEIGHT_RATE", "WEIGHTS_SEEN", "CACHE_SHARE", "KEPT"),
     "half": ("matrix_time.PRODUCT", "matrix_time.GATHER", "matrix_time.STORE", "matrix_time.TASK", "matrix_time.LATENCY",
              "matrix_time.WARPS", "matrix_time.DIRECT", "CUDA_OTHER", "STAGE_LATENCY", "GLOBAL_LATENCY", "BLOCK_LATENCY")}
 CHOICES = {"THREADS": (96, 128, 192, 256, 320, 384), "REGISTERS": (64, 80, 96, 112, 128)}
