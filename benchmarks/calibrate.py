@@ -86,7 +86,7 @@ CONSTANTS = {
     "cuda": ("WALKED", "UNITS_LOSS", "WAITING_LOSS", "STAGE_LATENCY", "BLOCK_LATENCY", "PRODUCT", "GUARDED_READ", "STORE",
              "OTHER", "EXTRA", "SCRATCH_READ", "LINE_READ", "LINE_WRITE", "SERIAL", "SCRATCH_LATENCY", "GLOBAL_LATENCY"),
     "cpu": ("CPU_EFFICIENCY", "ROW_COST", "CPU_OTHER", "CPU_STAGE", "TRANSPOSE_COST", "BLOCK_COST", "SUM_LATENCY",
-            "WEIGHT_RATE", "KEPT"),
+            "POOL_COST", "MAX_READ", "WEIGHT_RATE", "WEIGHTS_SEEN", "CACHE_SHARE", "KEPT"),
     "half": ("matrix_time.PRODUCT", "matrix_time.GATHER", "matrix_time.STORE", "matrix_time.TASK", "matrix_time.LATENCY",
              "matrix_time.WARPS", "matrix_time.DIRECT", "STAGE_LATENCY", "BLOCK_LATENCY")}
 LIMITS = {"UNITS_LOSS": (0.0, 1.0), "WAITING_LOSS": (0.0, 1.0), "WALKED": (0.9, 1.2)}

@@ -4,10 +4,10 @@ In: the boxes of a chain's tensors for N tiles, which inputs are staged, scratch
 The model only has to rank schedules and partitions. All that a kernel does adds to its time, and nothing takes from it; but on
 a GPU the time also follows the mapping, which gives other blocks of registers and other threads to boxes of other sizes.
 
-The constants are estimates, none is a vendor's figure. They were fitted to measured kernels (`benchmarks/calibrate.py`: chains
-of lenet5, mnist4, alexnet, vgg_e, resnet18, mobilenet_v2, artcnn_c4f16 and fsrcnn_x2 with several tiles each), those for CUDA
-on an H200, those for CPUs on one core of an AVX-512 server: they minimise how much slower the model's choice is than the best
-one measured.
+The constants are estimates, none is a vendor's figure. Those for CUDA were fitted to kernels measured on an H200
+(`benchmarks/calibrate.py`: chains of lenet5, mnist4, alexnet, vgg_e, resnet18, mobilenet_v2, artcnn_c4f16 and fsrcnn_x2 with
+several tiles each): they minimise how much slower the model's choice is than the best one measured. Those for CPUs are set by
+the times of single stages on one core of an AVX-512 server (`benchmarks/stages.py`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from fusec.targets.device import Device
 Floats = NDArray[np.float64]
 
 WALKED = 1.0  # CUDA: strips against tiles, beyond what is counted
-OVERLAP_LOSS = {"cuda": 0.35, "cpu": 0.23}  # share of the shorter of compute and memory time the longer one does not hide
+OVERLAP_LOSS = {"cuda": 0.35, "cpu": 0.9}  # share of the shorter of compute and memory time the longer one does not hide
 FUNCTION_COST = 38.0  # instructions of an exponential, a power or a division per output
 FUNCTIONS = (L.LocalResponseNorm, L.Softmax, L.LogSoftmax, L.Sigmoid, L.Tanh, L.Silu, L.Elu, L.Selu, L.Softplus, L.Gelu, L.Mish,
              L.Power, L.Sqrt, L.Exp, L.Div)  # the layers that take one
@@ -58,14 +58,18 @@ SPARE_REGISTERS = 4  # of those, not used for sums and weights
 VECTOR_BLOCKS = (4, 3, 2, 1)  # vectors of a block: the first that divides them
 IMAGE_BLOCKS = (8, 4, 2, 1)  # images of a block: the first for which there is room
 LOADS_PER_CYCLE = 2.0
-LEVEL1, WEIGHT_RATE = 32 * 1024, 39.0  # bytes of weights that stay near, and bytes per cycle of those that do not
-SUM_LATENCY = 3.0  # cycles between two additions to one sum
+LEVEL1, WEIGHT_RATE = 32 * 1024, 46.0  # bytes of weights that stay near, and bytes per cycle of those that do not
+SUM_LATENCY = 4.0  # cycles between two additions to one sum
 BLOCK_COST = 1.0  # cycles to begin a block and to end it, and for each of its vectors
-CPU_EFFICIENCY = 1.0  # of the inner loops, against their bound by issue slots
+POOL_COST = 3.0  # cycles to compare a vector of sums with the largest so far, where a pool takes them from registers
+MAX_READ = 5.0  # cycles to read a vector and compare it, in a max pool; 1 for what only reads it
+CPU_EFFICIENCY = 0.98  # of the inner loops, against their bound by issue slots
 ROW_COST = 6.0  # cycles per row of a stage
 CPU_OTHER = 1.5  # instructions of a vector of outputs of a layer without multiply-adds, on top of one per vector read
 CPU_STAGE = 65.0  # cycles per stage and tile
-TRANSPOSE_COST = 0.33  # cycles per element loaded when vectors do not fit
+TRANSPOSE_COST = 1.0  # cycles per element of an image loaded whose channels do not fill a vector
+WEIGHTS_SEEN = 0.35  # of the time in which weights come from the shared cache again, that which computing does not hide
+CACHE_SHARE = 0.4  # of the shared cache in which a kernel's tensors stay from launch to launch
 KEPT = 0.67  # share of a core's own cache in which scratch stays; what is beyond it moves to and from the shared cache
 
 
@@ -85,15 +89,20 @@ class Timing:
         return np.maximum(self.compute, self.memory) + self.overlap_loss * np.minimum(self.compute, self.memory) + self.launch
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class Work:
     """One stage's loops for one tile. All arrays are of N; `inputs` and the kernel are of one multiply-add group."""
 
     images: Ints
     box: Ints  # (3, N) channels, rows and columns made at a time: the new rows of a step of a strip, or the whole box of a tile
     passes: Floats  # (N,) times as many rows a tile makes in all
+    share: Floats  # (N,) of the rows of all tiles' boxes, those that lie inside the image and the batch
+    across: Ints  # (N,) tiles side by side
+    last: Ints  # (N,) columns of the last of them
     reads: float | Floats = 0.0  # values read per output by layers without multiply-adds
     extra: float = 0.0  # further instructions per output
+    single: bool = False  # one value after the other, on a CPU too
+    read_cost: float = 1.0  # cycles of a vector read, on a CPU
     inputs: int = 0  # input channels per output; 0 when the layer has no multiply-adds
     kernel: tuple[int, int] = (1, 1)
     stride: int = 1
@@ -109,8 +118,17 @@ class Work:
     pool: tuple[int, int] = (1, 1)  # the window of the pool in registers into which its output goes
 
     @property
+    def merged(self) -> bool:
+        return self.pool != (1, 1)
+
+    @property
     def rows(self) -> Ints:
         return np.asarray(self.images * self.box[1])
+
+    @property
+    def columns(self) -> Floats:
+        """Columns of a row, of all tiles side by side on average."""
+        return np.asarray(self.box[2] - (self.box[2] - self.last) / self.across)
 
     @property
     def outputs(self) -> Floats:
@@ -119,9 +137,7 @@ class Work:
 
 def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, device: Device) -> Timing:
     """Seconds of one launch of `chain` over all tiles; `scratch` (N,) in bytes per block."""
-    works = [_load(chain, boxes, t, device) for t in chain.inputs if t in staged]
-    pools = merged_pools(chain)
-    works += [_work(chain, boxes, n, staged, pools.get(n.name), device) for n in chain.nodes if n.inputs[0] not in pools]
+    works = list(works_of(chain, boxes, staged, device).values())
     memory = _memory(chain, boxes, staged, scratch, device)
     if device.target == "cuda":
         taken = scratch + resident_bytes(chain, device) + copied_bytes(chain, device) + BLOCK_RESERVE
@@ -129,42 +145,54 @@ def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, 
         compute = compute * (WALKED if boxes.folded else 1.0)
     else:
         blocks = np.ones_like(boxes.tiles)
-        compute = _cpu(works, boxes.tiles, boxes.steps + boxes.warm_up, device)
+        compute = cpu_seconds(works, boxes.tiles, boxes.steps + boxes.warm_up, device)
     waves = -(-boxes.tiles // (device.cores * blocks))
     return Timing(compute, memory, OVERLAP_LOSS[device.target], device.launch, blocks, waves)
 
 
+def works_of(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device) -> dict[str, Work]:
+    """The work of every stage by its tensor, in the order they run; a convolution that a pool takes from registers is one."""
+    pools = merged_pools(chain)
+    loads = {t: _load(chain, boxes, t, device) for t in chain.inputs if t in staged}
+    nodes = [n for n in chain.nodes if n.inputs[0] not in pools]
+    return loads | {n.name: _work(chain, boxes, n, staged, pools.get(n.name), device) for n in nodes}
+
+
 def _load(chain: Chain, boxes: Boxes, tensor: str, device: Device) -> Work:
     """The copy of a staged input into scratch."""
-    images, box, passes = _made(boxes, tensor)
-    return Work(images=images, box=box, passes=passes, reads=1.0, direct=True,
-                together=layout_of(device, chain.shapes[tensor].channels).block, source=_access(chain, boxes, tensor, device))
+    return Work(*_made(boxes, tensor), reads=1.0, direct=True, together=layout_of(device, chain.shapes[tensor].channels).block,
+                source=_access(chain, boxes, tensor, device))
 
 
-def _made(boxes: Boxes, tensor: str) -> tuple[Ints, Ints, Floats]:
-    """Images, the box made at a time, and how many times as many rows a tile makes in all, the warm-up of a strip included."""
+def _made(boxes: Boxes, tensor: str) -> tuple[Ints, Ints, Floats, Floats, Ints, Ints]:
+    """The first fields of `Work`; the rows a tile makes in all include the warm-up of a strip."""
     i = boxes.index[tensor]
     channels, rows, columns = boxes.inside[:, i]
-    fresh = np.minimum(rows, boxes.fresh[i])
-    return boxes.images, np.stack([channels, fresh, columns]), boxes.steps + boxes.early[i] / boxes.fresh[i]
+    fresh, passes = np.minimum(rows, boxes.fresh[i]), boxes.steps + boxes.early[i] / boxes.fresh[i]
+    _, down, across = boxes.grid
+    images = -(-boxes.batch // boxes.images) * boxes.images
+    share = np.minimum(1.0, boxes.covered[1, i] / (down * passes * fresh)) * boxes.batch / images
+    last = np.clip(boxes.covered[2, i] - (across - 1) * columns, 1, columns)
+    return boxes.images, np.stack([channels, fresh, columns]), passes, share, across, last
 
 
 def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool: Node | None, device: Device) -> Work:
     """The work of `node`, and of the `pool` that takes its output from registers: no stage of its own, a step per value."""
     layer, first = node.layer, node.inputs[0]
     far = [t for t in node.inputs if t in chain.inputs and t not in staged]
-    images, box, passes = _made(boxes, node.name)
     extra = ACTIVATION_COST * len(node.epilogue)
     window = pool.layer.kernel if pool is not None and isinstance(pool.layer, L.Windowed) else (1, 1)
     if pool is not None:
         extra += ACTIVATION_COST * len(pool.epilogue) / (window[0] * window[1])
-    made = Work(images=images, box=box, passes=passes, extra=extra, direct=bool(far), pool=window,
+    made = Work(*_made(boxes, node.name), extra=extra, direct=bool(far), pool=window,
                 source=_access(chain, boxes, far[0], device) if far else None,
                 target=_access(chain, boxes, chain.output, device) if chain.output in (node.name, pool and pool.name) else None)
     inputs = inputs_per_output(chain.graph, node)
     if not inputs:
         function = FUNCTION_COST if isinstance(layer, FUNCTIONS) else 0.0
-        return replace(made, reads=_reads(layer, node, boxes.inside[:, boxes.index[first]]), extra=extra + function)
+        return replace(made, reads=_reads(layer, node, boxes.inside[:, boxes.index[first]]), extra=extra + function,
+                       single=function > 0 or isinstance(layer, L.DepthToSpace | L.Flatten),
+                       read_cost=MAX_READ if isinstance(layer, L.MaxPool2d) else 1.0)
     if not isinstance(layer, L.Conv2d):
         kernel, phases = (1, 1), (1, 1)
         if isinstance(layer, L.ConvTranspose2d):  # only every stride-th tap meets an input
@@ -224,10 +252,10 @@ def _memory(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, 
     weights = float(sum(weight_bytes(chain.graph, n, device.element) for n in chain.nodes))
     streamed = weight_traffic(chain, boxes, device.element).sum(axis=0).astype(np.float64)
     if device.target == "cpu":  # a core keeps the weights in its own cache where they fit
-        room = device.scratch_per_core / 2
-        streamed = np.where(weights <= room, np.minimum(streamed, weights * device.cores), streamed)
-        streamed = streamed + _spilled(chain, boxes, staged, scratch, device)
-    home = device.cache_bandwidth if once + weights <= device.cache else device.bandwidth
+        streamed = np.where(weights <= device.scratch_per_core / 2, np.minimum(streamed, weights * device.cores), streamed)
+        streamed = weights + WEIGHTS_SEEN * np.maximum(streamed - weights, 0) + _spilled(chain, boxes, staged, scratch, device)
+    room = device.cache * (CACHE_SHARE if device.target == "cpu" else 1.0)
+    home = device.cache_bandwidth if once + weights <= room else device.bandwidth
     return np.asarray((once + weights) / home + np.maximum(again - once + streamed - weights, 0) / device.cache_bandwidth)
 
 
@@ -310,12 +338,12 @@ def _demand(work: Work, device: Device) -> Demand:
                                    work.stride, work.pool, work.extra), work.source, work.target)
 
 
-def _cpu(works: list[Work], tiles: Ints, steps: Ints, device: Device) -> Floats:
-    """Cycles of all stages of a tile, times the tiles of the busiest core."""
+def cpu_seconds(works: Collection[Work], tiles: Ints, steps: Ints, device: Device) -> Floats:
+    """Cycles of all stages of a tile, those at the borders being smaller, times the tiles of the busiest core."""
     cycles = np.zeros(len(tiles))
     for work in works:
         inner = _cpu_dense(work, device) if work.inputs else _cpu_other(work, device)
-        cycles = cycles + (inner / CPU_EFFICIENCY + ROW_COST * work.rows) * work.passes + CPU_STAGE * steps
+        cycles = cycles + (inner / CPU_EFFICIENCY + ROW_COST * work.rows) * work.passes * work.share + CPU_STAGE * steps
     return np.asarray(-(-tiles // device.cores) * cycles / device.clock)
 
 
@@ -323,29 +351,34 @@ def _cpu_dense(work: Work, device: Device) -> Floats:
     """Blocks of pixels x vectors of output channels; narrow layers leave lanes empty, narrow tiles wait for their sums."""
     vectors = np.ceil(work.box[0] / device.vector).astype(np.int64)
     taps = work.inputs * work.kernel[0] * work.kernel[1]
-    ends = work.extra * work.outputs / device.vector
+    ends = (work.extra + (POOL_COST if work.merged else 0.0)) * work.box[0] * work.rows * work.columns / device.vector
     if work.depthwise:  # every product loads its own value and its own weight
-        pixels = work.rows * work.box[2] * vectors
+        pixels = work.rows * work.columns * vectors
         return np.asarray(pixels * (2 * taps / LOADS_PER_CYCLE + BLOCK_COST / 4) + ends)
     group = np.select([vectors % v == 0 for v in VECTOR_BLOCKS], VECTOR_BLOCKS)
     room = np.maximum(1, (VECTOR_REGISTERS[device.vector] - SPARE_REGISTERS) // group - 1)
     rows, window = work.pool
     wide = work.box[2] // window
     across = -(-wide // np.maximum(1, room // (rows * window)))
-    pixels = -(-wide // across) * window * rows
+    block = -(-wide // across)
+    across = across + (-(-(work.last // window) // block) - across) / work.across  # the last tile has fewer blocks
+    pixels = block * window * rows
     images = np.select([(work.images >= n) & (n * pixels <= room) for n in IMAGE_BLOCKS], IMAGE_BLOCKS, 1)
     pixels = pixels * images
-    weights = taps * work.box[0] * BYTES > LEVEL1  # they come from the second level, for each block anew
+    streamed = group * device.vector * BYTES  # for each product, from the second level where all of them do not fit the first
     bounds = (pixels * group * (device.vector / device.lanes), (pixels + group) / LOADS_PER_CYCLE,
-              np.where(weights, group * device.vector * BYTES / WEIGHT_RATE, 0.0))
+              np.where(taps * streamed > LEVEL1, streamed / WEIGHT_RATE, 0.0))
     cycles = np.maximum(np.maximum.reduce(bounds), SUM_LATENCY)
     blocks = -(-work.images // images) * -(-work.box[1] // rows) * across * (vectors // group)
     return np.asarray(blocks * (taps * cycles + BLOCK_COST * (1 + pixels * group / 4)) + ends)
 
 
 def _cpu_other(work: Work, device: Device) -> Floats:
-    vectors = np.ceil(work.box[0] / device.vector) * work.rows * work.box[2]
+    """Vectors of channels, or one value after the other; an image that is loaded is turned from NCHW."""
+    places = work.rows * work.columns
     if work.direct and not work.extra:
-        narrow = np.where(work.box[0] < device.vector, TRANSPOSE_COST * work.outputs, 0.0)
-        return np.asarray(np.maximum(vectors * work.reads, narrow))
-    return np.asarray(vectors * (work.reads + CPU_OTHER) + work.extra * work.outputs / 2)
+        narrow = np.where((work.box[0] > 1) & (work.box[0] < device.vector), TRANSPOSE_COST * work.box[0] * places, 0.0)
+        return np.asarray(np.maximum(places * np.ceil(work.box[0] / device.vector) * work.reads, narrow))
+    pieces = work.box[0] if work.single else np.ceil(work.box[0] / device.vector)
+    each = work.extra * work.box[0] * places / (2 if work.single else device.vector)
+    return np.asarray(places * pieces * (work.reads * work.read_cost + CPU_OTHER) + each)

@@ -65,6 +65,11 @@ def fill_lanes(vector: int, group: int, channels: int, whole: bool) -> Lanes:
     return Lanes(lanes, unit, vectors)
 
 
+def moving_lanes(vector: int, channels: int) -> int:
+    """Lanes for layers that do little more than move values: what is left over from whole vectors moves one by one."""
+    return min((1 << k for k in range(vector.bit_length())), key=lambda n: (channels // n + channels % n, -n))
+
+
 class _CpuMapper(Mapper):
     libraries = _LIBRARIES
     core = ("core.hpp",)
@@ -85,23 +90,29 @@ class _CpuMapper(Mapper):
     def struct(self, index: int, stage: Stage, numbers: G.Numbers) -> Struct:
         """Layers that are no convolutions take channels by vectors too; the last one may be partly filled."""
         channels = int(numbers.get("CHANNELS", stage.footprint.c.extent or 1))
-        lanes: G.Numbers = {"LANES": fill_lanes(self.device.vector, channels, channels, True).lanes}
+        windowed = stage.node is not None and isinstance(stage.node.layer, L.Windowed)
+        lanes: G.Numbers = {"LANES": fill_lanes(self.device.vector, channels, channels, True).lanes if windowed
+                            else moving_lanes(self.device.vector, channels)}
         return super().struct(index, stage, lanes | numbers)
 
     def conv(self, index: int, stage: Stage) -> Call:
         layer = self.conv_layer(stage)
         if layer.groups == layer.out_channels == self.input_channels(stage):
             return self._depthwise(index, stage, layer)
-        return self.call(index, stage, "conv2d", self._conv_numbers(stage, stage.footprint.x.extent or 1, (1, 1)),
-                         (self.read(stage),))
+        return self.call(index, stage, "conv2d", self._conv_numbers(stage, self._columns(stage), (1, 1)), (self.read(stage),))
 
     def conv_pool(self, index: int, conv: Stage, pool: Stage) -> Call:
         assert pool.node is not None
         layer = pool.node.layer
         assert isinstance(layer, L.Windowed)
-        numbers = self._conv_numbers(conv, pool.footprint.x.extent or 1, layer.kernel)
+        numbers = self._conv_numbers(conv, self._columns(pool), layer.kernel)
         return Call("conv2d_pool", (self.struct(index - 1, conv, numbers), self.pool_struct(index, pool)),
                     (self.names[pool.writes], "params", self.read(conv)))
+
+    def _columns(self, stage: Stage) -> int:
+        """Columns of a row of a stage, where it is known that no row has more."""
+        columns = G.region(stage, self.shape(stage.writes), self.schedule.fresh(stage)).columns
+        return min(columns, self.shape(stage.writes).width or columns)
 
     def _conv_numbers(self, stage: Stage, columns: int, pool: L.Pair) -> G.Numbers:
         """Constants of a convolution whose blocks share a row of `columns` outputs of the pool (of its own without one).
@@ -122,7 +133,7 @@ class _CpuMapper(Mapper):
         weight, channels, room = self.weight(stage), layer.out_channels, self.device.vector
         tile = stage.footprint.c.extent or channels
         lanes = fill_lanes(self.device.vector, tile, tile, tile == channels).lanes
-        pitch = self._pitch(channels)
+        pitch = round_up(channels, fill_lanes(self.device.vector, channels, channels, whole=True).lanes)
         size = layer.kernel[0] * layer.kernel[1] * pitch + room
         numbers = G.window_numbers(stage, stage.reads[0]) | {
             "LANES": lanes, "WEIGHTS": self.packer.add(size, lambda: depthwise(weight, layer.kernel, pitch, room)),
@@ -130,30 +141,26 @@ class _CpuMapper(Mapper):
         return self.call(index, stage, "depthwise_conv2d", numbers, (self.read(stage),))
 
     def _vectors(self, stage: Stage, layer: L.Conv2d | L.ConvTranspose2d, max_vectors: int) -> tuple[Lanes, G.Numbers]:
-        """Lanes of a convolution and the numbers of its weights: (group, kernel row, kernel column, input, output channel)."""
+        """Lanes of a convolution and the numbers of its weights: (group, vector, kernel row, kernel column, input, lane).
+
+        The vectors are those of the whole layer, the same for every schedule, so that all variants of a chain share one block
+        of parameters; a narrow slice of channels takes a part of one."""
         weight, inputs, groups = self.weight(stage), self.input_channels(stage), layer.groups
         group_in, group_out = inputs // groups, layer.out_channels // groups
         channels = stage.footprint.c.extent or layer.out_channels
         lanes = fill_lanes(self.device.vector, group_out, channels, channels % group_out == 0)
         lanes = Lanes(lanes.lanes, lanes.unit, min(lanes.vectors, max_vectors))
-        pitch = self._pitch(group_out)
+        packed = fill_lanes(self.device.vector, group_out, group_out, whole=True).lanes
         transposed = isinstance(layer, L.ConvTranspose2d)
-        group_size, room = layer.kernel[0] * layer.kernel[1] * group_in * pitch, 4 * self.device.vector
+        vector_size, room = layer.kernel[0] * layer.kernel[1] * group_in * packed, 4 * self.device.vector
+        group_size = -(-group_out // packed) * vector_size
         numbers: G.Numbers = {
             "LANES": lanes.lanes, "BLOCK_V": lanes.vectors, "UNIT": lanes.unit, "GROUP_IN": group_in, "GROUP_OUT": group_out,
-            "GROUP_SIZE": group_size, "WEIGHT_PITCH": pitch,
+            "GROUP_SIZE": group_size, "VECTOR_SIZE": vector_size, "WEIGHT_LANES": packed,
             "WEIGHTS": self.packer.add(groups * group_size + room,
-                                       lambda: by_groups(weight, groups, transposed, pitch, room)),
+                                       lambda: by_groups(weight, groups, transposed, packed, room)),
             "BIAS": self._bias_or_zeros(stage, layer.out_channels)}
         return lanes, numbers
-
-    def _pitch(self, channels: int) -> int:
-        """Channels from one row of weights to the next: whole vectors.
-
-        The same for every schedule of a layer, so that all variants of a chain share one block of parameters. A block may read
-        past its row; those lanes are never stored."""
-        lanes = fill_lanes(self.device.vector, channels, channels, whole=True).lanes
-        return round_up(channels, lanes)
 
     def _bias_or_zeros(self, stage: Stage, channels: int) -> int:
         """Offset of the bias with room for a whole block behind it; zeros without one, so that kernels need no test."""

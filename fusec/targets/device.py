@@ -180,14 +180,14 @@ def host(cores: int | None = None) -> Device:
     shared = cache_size(3) or 4 * level2
     fused = 2 if "fma" in flags or vector == 4 else 1
     # clock and bandwidths are common values of server CPUs, not read from the machine: only their ratios steer the planner
-    return Device("cpu", "cpu", "host", cores, fused * vector, 3.2e9, level2, level2, 1 << 30, 1, 7e9 * cores, shared,
-                  32e9 * cores, 2e-6, Layout.NHWC, vector)
+    return Device("cpu", "cpu", "host", cores, fused * vector, 4e9, level2, level2, 1 << 30, 1, 16e9 * cores, shared,
+                  48e9 * cores, 2e-6, Layout.NHWC, vector)
 
 
 def generic_host(vector: int = 8, cores: int = 2) -> Device:
     """A CPU that does not depend on this machine, for reproducible plans and golden files."""
     return replace(host(), cores=cores, vector=vector, lanes=2 * vector, scratch_per_block=MIB, scratch_per_core=MIB,
-                   cache=32 * MIB, bandwidth=7e9 * cores, cache_bandwidth=32e9 * cores)
+                   cache=32 * MIB, bandwidth=16e9 * cores, cache_bandwidth=48e9 * cores)
 
 
 def _cpu_flags() -> frozenset[str]:

@@ -42,15 +42,16 @@ def by_rows(weight: ArrayLike, pitch: int) -> FloatArray:
     return np.pad(rows, ((0, 0), (0, pitch - rows.shape[1])))
 
 
-def by_groups(weight: ArrayLike, groups: int, transposed: bool, pitch: int, room: int) -> FloatArray:
-    """To (group, y, x, in, pitch) with `room` zeros behind: the lanes of a vector are output channels."""
+def by_groups(weight: ArrayLike, groups: int, transposed: bool, lanes: int, room: int) -> FloatArray:
+    """To (group, vector, y, x, in, lanes) with `room` zeros behind: the lanes of a vector are output channels, and all products
+    of a vector lie side by side, so that a kernel reads them as one stream."""
     w = np.asarray(weight, np.float32)
     first, second, *kernel = w.shape
     split = w.reshape(groups, first // groups, second, *kernel)  # (group, out, in, y, x), or in before out when transposed
     ordered = np.transpose(split, (0, 3, 4, 1, 2) if transposed else (0, 3, 4, 2, 1))
-    packed = np.zeros((*ordered.shape[:4], pitch), np.float32)
-    packed[..., :ordered.shape[4]] = ordered
-    return np.pad(packed.ravel(), (0, room))
+    filled = np.pad(ordered, ((0, 0),) * 4 + ((0, -ordered.shape[4] % lanes),))
+    vectors = filled.reshape(*filled.shape[:4], -1, lanes)
+    return np.pad(np.transpose(vectors, (0, 4, 1, 2, 3, 5)).ravel(), (0, room))
 
 
 def depthwise(weight: ArrayLike, kernel: Pair, pitch: int, room: int) -> FloatArray:

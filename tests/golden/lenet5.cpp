@@ -40,6 +40,19 @@ INLINE Vector<LANES> gather(const float* p, int64_t step, int count) {
   return load<Vector<LANES>>(lane);
 }
 
+// A value that is loaded once: compilers else read it again for every product, and loads are what there is least of.
+template <class V>
+INLINE V in_register(V v) {
+  if constexpr (sizeof(V) <= __BIGGEST_ALIGNMENT__) {  // what the CPU has registers for
+#if defined(__x86_64__)
+    asm("" : "+v"(v));
+#elif defined(__aarch64__)
+    asm("" : "+w"(v));
+#endif
+  }
+  return v;
+}
+
 INLINE float infinity() { return __builtin_inff(); }
 INLINE float from_bits(uint32_t bits) {
   float v;
@@ -63,6 +76,12 @@ INLINE V multiply_add(A a, V b, V sum) {
 INLINE float multiply_add(float a, float b, float sum) { return __builtin_fmaf(a, b, sum); }
 #endif
 
+// Where the weights of channel `c` of a group begin: all products of WEIGHT_LANES channels lie side by side.
+template <class S>
+INLINE int weight_place(int c) {
+  return c / S::WEIGHT_LANES * S::VECTOR_SIZE + c % S::WEIGHT_LANES;
+}
+
 INLINE int least(int a, int b) { return a < b ? a : b; }
 INLINE int most(int a, int b) { return a > b ? a : b; }
 
@@ -82,6 +101,20 @@ struct Scratch {
     return data + (OFFSET + n * IMAGE + c * CHANNEL + place(y) * ROW_PITCH + x * COLUMN_PITCH);
   }
   INLINE float at(int n, int c, int y, int x) const { return *pointer(n, c, y, x); }
+  // One channel of a row from a position on. Its address is kept from the compiler, which would otherwise keep one for every
+  // value that a block reads, more than there are registers.
+  struct Row {
+    const float* start;
+    INLINE float at(int n, int x) const { return start[n * IMAGE + x * COLUMN_PITCH]; }
+    INLINE Row from(int x) const { return Row{start + x * COLUMN_PITCH}.hidden(); }
+    INLINE void next_channel() { *this = Row{start + CHANNEL}.hidden(); }
+    INLINE Row hidden() const {
+      Row same = *this;
+      asm("" : "+r"(same.start));
+      return same;
+    }
+  };
+  INLINE Row row(int n, int c, int y, int x) const { return Row{pointer(n, c, y, x)}; }
   template <int LANES>
   INLINE Vector<LANES> lanes(int n, int c, int y, int x) const {
     return load<Vector<LANES>>(pointer(n, c, y, x));
@@ -96,11 +129,12 @@ struct Scratch {
   INLINE Vector<LANES> padded(int n, int c, int y, int x, int count) const {
     return some<LANES>(n, c, y, x, count);
   }
-  // The first `count` lanes of v.
+  // The first `count` lanes of v. The others may be written too, where the position has room for them: what belongs there comes
+  // later, since channels are made in order, or is never read.
   template <int LANES>
   INLINE void put(int n, int c, int y, int x, Vector<LANES> v, int count) const {
     float* p = pointer(n, c, y, x);
-    if (count >= LANES) {
+    if (count >= LANES || c + LANES <= COLUMN_PITCH) {
       store(p, v);
     } else {
       float lane[LANES];
@@ -129,6 +163,14 @@ struct Global {
     return unsigned(y0 + y) < unsigned(height) && unsigned(x0 + x) < unsigned(width) && n0 + n < batch && c0 + c < CHANNELS;
   }
   INLINE float at(int n, int c, int y, int x) const { return inside(n, c, y, x) ? *pointer(n, c, y, x) : 0.0f; }
+  struct Row {
+    const Global* in;
+    int n0, c0, y, x0;
+    INLINE float at(int n, int x) const { return in->at(n0 + n, c0, y, x0 + x); }
+    INLINE Row from(int x) const { return Row{in, n0, c0, y, x0 + x}; }
+    INLINE void next_channel() { ++c0; }
+  };
+  INLINE Row row(int n, int c, int y, int x) const { return Row{this, n, c, y, x}; }
   template <int LANES>
   INLINE Vector<LANES> lanes(int n, int c, int y, int x) const {
     float lane[LANES];
@@ -244,7 +286,7 @@ template <class V>
 INLINE V clip(V v, float low, float high) {
   const V least_value = V{} + low, most_value = V{} + high;
   const V limited = v > most_value ? most_value : v;
-  return v < least_value ? least_value : limited;
+  return limited < least_value ? least_value : limited;  // one after the other: a minimum and a maximum, no branch
 }
 template <class V, class W>
 INLINE V channel_affine(V v, W scale, W shift) {
@@ -390,29 +432,40 @@ INLINE void convolve(Sums<S, IMAGES, ROWS, COLUMNS>& sum, const float* __restric
   each_sum<IMAGES, ROWS, COLUMNS, S::BLOCK_V>([&](int i, int r, int p, int v) {
     sum[i][r][p][v] = load<V>(params + S::BIAS + channel + v * S::LANES);
   });
-  const float* weights = params + S::WEIGHTS + group * S::GROUP_SIZE + place;
+  const float* weights = params + S::WEIGHTS + group * S::GROUP_SIZE + weight_place<S>(place);
   const int first = group * S::GROUP_IN - in.c0, row = y * S::STRIDE_Y + S::OFFSET_Y, column = x * S::STRIDE_X + S::OFFSET_X;
-  for (int ky = 0; ky < S::KERNEL_Y; ++ky)
-    for (int kx = 0; kx < S::KERNEL_X; ++kx)
-      for (int ci = 0; ci < S::GROUP_IN; ++ci, weights += S::WEIGHT_PITCH) {
+  for (int ky = 0; ky < S::KERNEL_Y; ++ky) {
+    typename In::Row start[ROWS];
+    for (int r = 0; r < ROWS; ++r) start[r] = in.row(n, first, row + r * S::STRIDE_Y + ky * S::DILATION_Y, column);
+    for (int kx = 0; kx < S::KERNEL_X; ++kx) {
+      typename In::Row read[ROWS];
+      for (int r = 0; r < ROWS; ++r) read[r] = start[r].from(kx * S::DILATION_X);
+      for (int ci = 0; ci < S::GROUP_IN; ++ci, weights += S::WEIGHT_LANES) {
         V w[S::BLOCK_V];
 #pragma GCC unroll 8
-        for (int v = 0; v < S::BLOCK_V; ++v) w[v] = load<V>(weights + v * S::LANES);
+        for (int v = 0; v < S::BLOCK_V; ++v)
+          w[v] = in_register(load<V>(weights + (S::LANES == S::WEIGHT_LANES
+                                                    ? v * S::VECTOR_SIZE
+                                                    : weight_place<S>(place + v * S::LANES) - weight_place<S>(place))));
         each_sum<IMAGES, ROWS, COLUMNS, 1>([&](int i, int r, int p, int) {
-          const float value = in.at(n + i, first + ci, row + r * S::STRIDE_Y + ky * S::DILATION_Y,
-                                    column + p * S::STRIDE_X + kx * S::DILATION_X);
+          const float value = read[r].at(i, p * S::STRIDE_X);
 #pragma GCC unroll 8
           for (int v = 0; v < S::BLOCK_V; ++v) sum[i][r][p][v] = multiply_add(value, w[v], sum[i][r][p][v]);
         });
+        for (int r = 0; r < ROWS; ++r) read[r].next_channel();
       }
+    }
+  }
 }
 
 template <class S, int IMAGES, int COLUMNS, class Out, class In>
-INLINE void conv_block(const Out& out, const float* __restrict__ params, const In& in, int n, int c, int y, int x, int count) {
+INLINE void conv_block(const Out& out, const float* __restrict__ params, const In& in, const Region& r, int n, int c, int y, int x,
+                       int count) {
   const int channel = out.c0 + c;
   Sums<S, IMAGES, 1, COLUMNS> sum;
   convolve<S, IMAGES, 1, COLUMNS>(sum, params, in, n, channel, y, x);
   each_sum<IMAGES, 1, COLUMNS, S::BLOCK_V>([&](int i, int, int p, int v) {
+    if (x + p < r.left || x + p >= r.right) return;
     out.template put<S::LANES>(n + i, c + v * S::LANES, y, x + p, S::epilogue(sum[i][0][p][v], channel + v * S::LANES, params),
                                count - v * S::LANES);
   });
@@ -420,13 +473,15 @@ INLINE void conv_block(const Out& out, const float* __restrict__ params, const I
 
 // A convolution whose output goes, in registers, into a pool P without overlap or padding: whole windows at once.
 template <class S, class P, int IMAGES, int COLUMNS, class Out, class In>
-INLINE void pool_block(const Out& out, const float* __restrict__ params, const In& in, int n, int c, int y, int x, int count) {
+INLINE void pool_block(const Out& out, const float* __restrict__ params, const In& in, const Region& region, int n, int c, int y,
+                       int x, int count) {
   typedef Vector<S::LANES> V;
   constexpr int ROWS = P::KERNEL_Y, WIDTH = COLUMNS * P::KERNEL_X;
   const int channel = out.c0 + c;
   Sums<S, IMAGES, ROWS, WIDTH> sum;
   convolve<S, IMAGES, ROWS, WIDTH>(sum, params, in, n, channel, y * ROWS, x * P::KERNEL_X);
   each_sum<IMAGES, 1, COLUMNS, S::BLOCK_V>([&](int i, int, int p, int v) {
+    if (x + p < region.left || x + p >= region.right) return;
     const int first = channel + v * S::LANES;
     V pooled = V{} + (P::MEAN ? 0.0f : -infinity());
     each_sum<1, ROWS, P::KERNEL_X, 1>([&](int, int r, int k, int) {
@@ -438,15 +493,13 @@ INLINE void pool_block(const Out& out, const float* __restrict__ params, const I
   });
 }
 
-// Every block of a region: STEP columns of BLOCK_N images, a last one that starts early, single columns where the row is short.
-// `block(images, columns, n, c, y, x, count)` gets the first two as constants; `count` channels from c on are to be stored.
+// Every block of a region: STEP columns of BLOCK_N images. The last one of a row starts early; where the region is narrower than a
+// block, the block starts with the box, which is not, and what lies outside the region is computed but not stored.
+// `block(images, n, c, y, x, count)` gets the first as a constant; `count` channels from c on are to be stored.
 template <class S, int STEP, class F>
 INLINE void each_block(const Region& r, F block) {
   const auto row = [&](auto images, int n, int c, int y, int count) {
-    if (r.right - r.left < STEP)
-      for (int x = r.left; x < r.right; ++x) block(images, Constant<1>{}, n, c, y, x, count);
-    else
-      for (int x = r.left; x < r.right; x += STEP) block(images, Constant<STEP>{}, n, c, y, least(x, r.right - STEP), count);
+    for (int x = r.left; x < r.right; x += STEP) block(images, n, c, y, most(0, least(x, r.right - STEP)), count);
   };
   for (int unit = 0; unit < S::CHANNELS; unit += S::UNIT)
     for (int part = 0; part < S::UNIT; part += S::LANES * S::BLOCK_V) {
@@ -462,17 +515,18 @@ template <class S, class Out, class In>
 INLINE void conv2d(const Out& out, const float* __restrict__ params, const In& in) {
   const Region r = clip_region<S>(out);
   fill_border<S>(out, r);
-  each_block<S, S::BLOCK_X>(r, [&](auto images, auto columns, int n, int c, int y, int x, int count) {
-    conv_block<S, images.value, columns.value>(out, params, in, n, c, y, x, count);
+  each_block<S, S::BLOCK_X>(r, [&](auto images, int n, int c, int y, int x, int count) {
+    conv_block<S, images.value, S::BLOCK_X>(out, params, in, r, n, c, y, x, count);
   });
 }
 
 template <class S, class P, class Out, class In>
 INLINE void conv2d_pool(const Out& out, const float* __restrict__ params, const In& in) {
+  constexpr int COLUMNS = S::BLOCK_X / P::KERNEL_X;
   const Region r = clip_region<P>(out);
   fill_border<P>(out, r);
-  each_block<S, S::BLOCK_X / P::KERNEL_X>(r, [&](auto images, auto columns, int n, int c, int y, int x, int count) {
-    pool_block<S, P, images.value, columns.value>(out, params, in, n, c, y, x, count);
+  each_block<S, COLUMNS>(r, [&](auto images, int n, int c, int y, int x, int count) {
+    pool_block<S, P, images.value, COLUMNS>(out, params, in, r, n, c, y, x, count);
   });
 }
 
@@ -502,7 +556,7 @@ INLINE void depthwise_conv2d(const Out& out, const float* __restrict__ params, c
 // stage 0: load 1x32x32
 struct Stage0 {
   static constexpr int IMAGES = 32, CHANNELS = 1, ROW = 2, COLUMN = 2, ROWS = 28, COLUMNS = 28, TOP = 0,
-      BOX_ROWS = 32, BOX_COLUMNS = 32, LANES = 1;
+      BOX_ROWS = 32, BOX_COLUMNS = 32, LANES = 8;
   static constexpr bool WALKED = false, INSIDE = true;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
@@ -514,9 +568,9 @@ struct Stage0 {
 struct Stage1 {
   static constexpr int IMAGES = 32, CHANNELS = 6, ROW = 0, COLUMN = 0, ROWS = 28, COLUMNS = 28, TOP = 0,
       BOX_ROWS = 28, BOX_COLUMNS = 28, LANES = 8, BLOCK_V = 1, UNIT = 6, GROUP_IN = 1, GROUP_OUT = 6,
-      GROUP_SIZE = 200, WEIGHT_PITCH = 8, WEIGHTS = 0, BIAS = 240, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1,
-      OFFSET_Y = 0, BEFORE_Y = 2, AFTER_Y = 2, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 2,
-      AFTER_X = 2, BLOCK_X = 4, BLOCK_N = 1;
+      GROUP_SIZE = 200, VECTOR_SIZE = 200, WEIGHT_LANES = 8, WEIGHTS = 0, BIAS = 240, KERNEL_Y = 5, STRIDE_Y = 1,
+      DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 2, AFTER_Y = 2, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1,
+      OFFSET_X = 0, BEFORE_X = 2, AFTER_X = 2, BLOCK_X = 4, BLOCK_N = 1;
   static constexpr bool WALKED = false, INSIDE = true;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
@@ -540,9 +594,9 @@ struct Stage2 {
 struct Stage3 {
   static constexpr int IMAGES = 32, CHANNELS = 16, ROW = 0, COLUMN = 0, ROWS = 10, COLUMNS = 10, TOP = 0,
       BOX_ROWS = 10, BOX_COLUMNS = 10, LANES = 8, BLOCK_V = 2, UNIT = 16, GROUP_IN = 6, GROUP_OUT = 16,
-      GROUP_SIZE = 2400, WEIGHT_PITCH = 16, WEIGHTS = 288, BIAS = 2720, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1,
-      OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0,
-      AFTER_X = 0, BLOCK_X = 2, BLOCK_N = 1;
+      GROUP_SIZE = 2400, VECTOR_SIZE = 1200, WEIGHT_LANES = 8, WEIGHTS = 288, BIAS = 2720, KERNEL_Y = 5, STRIDE_Y = 1,
+      DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1,
+      OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, BLOCK_X = 2, BLOCK_N = 1;
   static constexpr bool WALKED = false, INSIDE = true;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
@@ -566,9 +620,9 @@ struct Stage4 {
 struct Stage5 {
   static constexpr int IMAGES = 32, CHANNELS = 120, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, TOP = 0, BOX_ROWS = 1,
       BOX_COLUMNS = 1, LANES = 8, BLOCK_V = 3, UNIT = 120, GROUP_IN = 16, GROUP_OUT = 120, GROUP_SIZE = 48000,
-      WEIGHT_PITCH = 120, WEIGHTS = 2768, BIAS = 50800, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0,
-      BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0,
-      BLOCK_X = 1, BLOCK_N = 2;
+      VECTOR_SIZE = 3200, WEIGHT_LANES = 8, WEIGHTS = 2768, BIAS = 50800, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1,
+      OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0,
+      AFTER_X = 0, BLOCK_X = 1, BLOCK_N = 2;
   static constexpr bool WALKED = false, INSIDE = true;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
@@ -581,9 +635,9 @@ struct Stage5 {
 struct Stage6 {
   static constexpr int IMAGES = 32, CHANNELS = 84, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, TOP = 0, BOX_ROWS = 1,
       BOX_COLUMNS = 1, LANES = 8, BLOCK_V = 1, UNIT = 84, GROUP_IN = 120, GROUP_OUT = 84, GROUP_SIZE = 10560,
-      WEIGHT_PITCH = 88, WEIGHTS = 50960, BIAS = 61552, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0,
-      BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 1, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0,
-      BLOCK_X = 1, BLOCK_N = 8;
+      VECTOR_SIZE = 960, WEIGHT_LANES = 8, WEIGHTS = 50960, BIAS = 61552, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1,
+      OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 1, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0,
+      AFTER_X = 0, BLOCK_X = 1, BLOCK_N = 8;
   static constexpr bool WALKED = false, INSIDE = true;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
@@ -596,9 +650,9 @@ struct Stage6 {
 struct Stage7 {
   static constexpr int IMAGES = 32, CHANNELS = 10, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, TOP = 0, BOX_ROWS = 1,
       BOX_COLUMNS = 1, LANES = 8, BLOCK_V = 2, UNIT = 10, GROUP_IN = 84, GROUP_OUT = 10, GROUP_SIZE = 1344,
-      WEIGHT_PITCH = 16, WEIGHTS = 61680, BIAS = 63056, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0,
-      BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 1, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0,
-      BLOCK_X = 1, BLOCK_N = 4;
+      VECTOR_SIZE = 672, WEIGHT_LANES = 8, WEIGHTS = 61680, BIAS = 63056, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1,
+      OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 1, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0,
+      AFTER_X = 0, BLOCK_X = 1, BLOCK_N = 4;
   static constexpr bool WALKED = false, INSIDE = true;
   template <class V>
   static INLINE V epilogue(V v, [[maybe_unused]] int c, [[maybe_unused]] const float* params) {
@@ -606,7 +660,7 @@ struct Stage7 {
   }
 };
 
-extern "C" __attribute__((visibility("default"))) void k_878436824ebc(
+extern "C" __attribute__((visibility("default"))) void k_2b0082d7b4c0(
     [[maybe_unused]] const float* const* inputs, float* out, [[maybe_unused]] const float* params, const int* sizes,
     long long tile, [[maybe_unused]] float* scratch) {
   const int batch = sizes[0], tiles_y = sizes[1], tiles_x = sizes[2];

@@ -183,6 +183,8 @@ struct Scratch {
   }
   struct Row {
     const value_t* data;
+    __device__ __forceinline__ bool holds(int) const { return true; }
+    __device__ __forceinline__ float outside() const { return 0.0f; }
     __device__ __forceinline__ float operator()(int x) const { return value(data[x * BLOCK]); }
   };
   __device__ __forceinline__ Row row(int n, int c, int y, float) const { return Row{data + index(n, c, y, 0)}; }
@@ -228,9 +230,9 @@ struct Global {
     bool inside;
     int x0, width;
     float padding;
-    __device__ __forceinline__ float operator()(int x) const {
-      return inside && unsigned(x0 + x) < unsigned(width) ? value(data[x * BLOCK]) : padding;
-    }
+    __device__ __forceinline__ bool holds(int x) const { return inside && unsigned(x0 + x) < unsigned(width); }
+    __device__ __forceinline__ float outside() const { return padding; }
+    __device__ __forceinline__ float operator()(int x) const { return holds(x) ? value(data[x * BLOCK]) : padding; }
   };
   __device__ __forceinline__ Row row(int n, int c, int y, float padding) const {
     return Row{data + index(n, c, y, 0), unsigned(y0 + y) < unsigned(height) && n0 + n < batch, x0, width, padding};
@@ -506,139 +508,205 @@ struct PairColumn {
 struct Octet {
   float v[8];
 };
-template <class In>
-__device__ __forceinline__ Octet load_octet(const In& in, int n, int c, int y, int x) {
-  uint4 words = {};
-  if (In::IN_SCRATCH || (in.inside(y, x) && in.n0 + n < in.batch))
-    words = *reinterpret_cast<const uint4*>(in.data + in.index(n, c, y, x));
+__device__ __forceinline__ Octet octet_of(const uint4& words) {
   const unsigned both[4] = {words.x, words.y, words.z, words.w};
   Octet o;
 #pragma unroll
   for (int i = 0; i < 8; ++i) o.v[i] = value(value_t(both[i / 2] >> i % 2 * 16));
   return o;
 }
+__device__ __forceinline__ Octet octet_of(float v) { return Octet{{v, v, v, v, v, v, v, v}}; }
+// Eight parameters, aligned to 16 bytes.
+__device__ __forceinline__ Octet octet_of(const float* __restrict__ params) {
+  const float4 low = __ldg(reinterpret_cast<const float4*>(params)), high = __ldg(reinterpret_cast<const float4*>(params) + 1);
+  return Octet{{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
+}
+template <class In>
+__device__ __forceinline__ Octet load_octet(const In& in, int n, int c, int y, int x, float padding = 0.0f) {
+  if constexpr (!In::IN_SCRATCH)
+    if (!in.inside(y, x) || in.n0 + n >= in.batch) return octet_of(padding);
+  const auto* at = in.data + in.index(n, c, y, x);
+  if constexpr (In::LANES == 8) {
+    return octet_of(*reinterpret_cast<const uint4*>(at));
+  } else {  // a tensor in device memory without planes
+    const long long pitch = (long long)in.height * in.width;
+    Octet o;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) o.v[i] = In::DEPTH % 8 == 0 || in.c0 + c + i < In::DEPTH ? value(at[i * pitch]) : 0.0f;
+    return o;
+  }
+}
 template <class In, int Y, int X>
 __device__ __forceinline__ Octet load_octet(const Shifted<In, Y, X>& s, int n, int c, int y, int x) {
   return load_octet(s.in, n, c - s.in.c0, y + Y, x + X);
+}
+// The eight channels in column x of a row that starts at channel c, a multiple of eight.
+template <class Row>
+__device__ __forceinline__ Octet octet_in(const Row& row, int x) {
+  return row.holds(x) ? octet_of(*reinterpret_cast<const uint4*>(row.data + x * 8)) : octet_of(row.outside());
+}
+
+// Store channels c to c + 7 of a position through the epilogue; zeros behind the last channel.
+template <class S, class Out>
+__device__ __forceinline__ void store_octet(const Out& out, const float* __restrict__ params, int n, int c, int y, int x,
+                                            const Octet& o) {
+  const bool inside = S::INSIDE || out.inside(y, x);
+  if (!Out::IN_SCRATCH && !(inside && out.n0 + n < out.batch)) return;
+  const int channel = out.c0 + c;
+  auto* at = out.data + out.index(n, c, y, x);
+  if constexpr (Out::LANES == 1) {  // a tensor in device memory without planes
+    const long long pitch = (long long)out.height * out.width;
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      if (Out::DEPTH % 8 == 0 || channel + i < Out::DEPTH) at[i * pitch] = rounded(S::epilogue(o.v[i], channel + i, params));
+    return;
+  }
+  unsigned both[4];
+#pragma unroll
+  for (int i = 0; i < 8; i += 2) {
+    const float low = S::epilogue(o.v[i], channel + i, params), high = S::epilogue(o.v[i + 1], channel + i + 1, params);
+    both[i / 2] = inside ? rounded_pair(low, high) : rounded_pair(out.padding(), out.padding());
+    if (Out::SPARE > 0) {
+      const int last = (Out::IN_SCRATCH ? c : channel) + i;
+      if (last + 1 >= Out::DEPTH) both[i / 2] = last >= Out::DEPTH ? 0u : both[i / 2] & 0xffffu;
+    }
+  }
+  *reinterpret_cast<uint4*>(at) = uint4{both[0], both[1], both[2], both[3]};
+}
+
+// A region with its channels rounded up to whole planes.
+template <class R>
+struct WholePlanes : R {
+  static constexpr int CHANNELS = (R::CHANNELS + 7) / 8 * 8;
+};
+
+// f(position) for every eight channels of BLOCK_X columns of a stage's region, a thread each; the border is padded.
+template <class S, int BLOCK_X, class Out, class F>
+__device__ __forceinline__ void each_octet(const Out& out, F f) {
+  typedef BlockPosition<WholePlanes<S>, 1, 8, BLOCK_X> Block;
+  if (is_idle<S>(out)) return;
+  fill_border<S>(out);
+#pragma unroll 1
+  for (int item = threadIdx.x; item < Block::COUNT; item += blockDim.x) {
+    const Block b(item);
+    if (is_made<S>(out, b.y)) f(b);
+  }
 }
 
 // The sum of some tensors, or one tensor that an epilogue alone changes, eight channels at a time.
 template <class S, class Out, class First, class... Rest>
 __device__ __forceinline__ void sum_planes(const Out& out, const float* __restrict__ params, const First& first,
                                            const Rest&... rest) {
-  constexpr int PLANES = (S::CHANNELS + 7) / 8, COUNT = S::IMAGES * PLANES * S::ROWS * S::COLUMNS;
-  if (is_idle<S>(out)) return;
-  fill_border<S>(out);
-  for (int item = threadIdx.x; item < COUNT; item += blockDim.x) {
-    const int x = S::COLUMN + item % S::COLUMNS, y = S::ROW + item / S::COLUMNS % S::ROWS;
-    const int plane = item / (S::COLUMNS * S::ROWS) % PLANES, n = item / (S::COLUMNS * S::ROWS * PLANES);
-    if (!is_made<S>(out, y)) continue;
-    const int c = 8 * plane, channel = out.c0 + c;
-    Octet sum = load_octet(first, n, channel, y, x);
+  each_octet<S, 1>(out, [&](const auto& o) {
+    const int channel = out.c0 + o.c;
+    Octet sum = load_octet(first, o.n, channel, o.y, o.x);
     auto add = [&](const Octet& other) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) sum.v[i] += other.v[i];
     };
-    (add(load_octet(rest, n, channel, y, x)), ...);
-    const bool inside = S::INSIDE || out.inside(y, x);
-    if (!Out::IN_SCRATCH && !(inside && out.n0 + n < out.batch)) continue;
-    unsigned both[4];
+    (add(load_octet(rest, o.n, channel, o.y, o.x)), ...);
+    store_octet<S>(out, params, o.n, o.c, o.y, o.x, sum);
+  });
+}
+
+// Layers that make each output of one position of each input, for tensors without planes: BLOCK_X columns of a row per thread.
+
+// Whether BLOCK_X columns from x on of a row that lies in the image do so, too.
+template <int BLOCK_X, class Buffer>
+__device__ __forceinline__ bool is_run(const Buffer& b, int x) { return b.x0 + x >= 0 && b.x0 + x + BLOCK_X <= b.width; }
+
+// BLOCK_X values of a row.
+template <int BLOCK_X, class In, int Y, int X>
+__device__ __forceinline__ void load_run(float (&v)[BLOCK_X], const Shifted<In, Y, X>& s, int n, int channel, int row, int column) {
+  const In& in = s.in;
+  const int c = channel - in.c0, y = row + Y, x = column + X;
+  if constexpr (In::IN_SCRATCH || In::LANES > 1) {
 #pragma unroll
-    for (int i = 0; i < 8; i += 2) {
-      const float low = inside ? S::epilogue(sum.v[i], channel + i, params) : out.padding();
-      const float high = inside ? S::epilogue(sum.v[i + 1], channel + i + 1, params) : out.padding();
-      both[i / 2] = rounded_pair(low, high);
-      if (Out::SPARE > 0) {
-        const int last = (Out::IN_SCRATCH ? c : channel) + i;
-        if (last + 1 >= Out::DEPTH) both[i / 2] = last >= Out::DEPTH ? 0u : both[i / 2] & 0xffffu;
+    for (int p = 0; p < BLOCK_X; ++p) v[p] = in.at(n, c, y, x + p);
+  } else {
+    const value_t* at = in.data + in.index(n, c, y, x);
+    const bool inside = unsigned(in.y0 + y) < unsigned(in.height) && in.n0 + n < in.batch;
+    if (inside && is_run<BLOCK_X>(in, x)) {
+      if (BLOCK_X == 4 && reinterpret_cast<unsigned long long>(at) % 8 == 0) {
+        const uint2 words = *reinterpret_cast<const uint2*>(at);
+#pragma unroll
+        for (int p = 0; p < BLOCK_X; ++p) v[p] = value(value_t((p < 2 ? words.x : words.y) >> p % 2 * 16));
+      } else {
+#pragma unroll
+        for (int p = 0; p < BLOCK_X; ++p) v[p] = value(at[p]);
       }
+    } else {
+#pragma unroll
+      for (int p = 0; p < BLOCK_X; ++p) v[p] = inside && unsigned(in.x0 + x + p) < unsigned(in.width) ? value(at[p]) : 0.0f;
     }
-    *reinterpret_cast<uint4*>(out.data + out.index(n, c, y, x)) = uint4{both[0], both[1], both[2], both[3]};
   }
 }
 
-// Layers that make each output of one position of each input: one output per thread and step. Inputs come `shifted`, so that
-// they are asked for positions of the stage's own box.
-
-// Copy a box into scratch, or a tensor that an activation alone changes.
-template <class S, class Out, class In>
-__device__ __forceinline__ void copy(const Out& out, const float* __restrict__ params, const In& in) {
-  each_position<S>(out, [&](const Position<S>& o) {
-    out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(in.at(o.n, out.c0 + o.c, o.y, o.x), out.c0 + o.c, params));
-  });
-}
-
-// One operand of a concatenation: its CHANNELS channels go to FIRST and on.
-template <class S, class Out, class In>
-__device__ __forceinline__ void concat(const Out& out, const float* __restrict__ params, const In& in) {
-  each_position<S>(channels_from<S::FIRST>(out), [&](const Position<S>& o) {
-    const int c = S::FIRST + o.c;
-    out.template store<S::INSIDE>(o.n, c, o.y, o.x, S::epilogue(in.at(o.n, o.c, o.y, o.x), c, params));
-  });
-}
-
-template <class S, class Out, class First, class... Rest>
-__device__ __forceinline__ void add(const Out& out, const float* __restrict__ params, const First& first, const Rest&... rest) {
-  each_position<S>(out, [&](const Position<S>& o) {
-    float v = first.at(o.n, out.c0 + o.c, o.y, o.x);
-    ((v += rest.at(o.n, out.c0 + o.c, o.y, o.x)), ...);
-    out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(v, out.c0 + o.c, params));
-  });
-}
-
-template <class S, class Out, class First, class... Rest>
-__device__ __forceinline__ void mul(const Out& out, const float* __restrict__ params, const First& first, const Rest&... rest) {
-  each_position<S>(out, [&](const Position<S>& o) {
-    float v = first.at(o.n, out.c0 + o.c, o.y, o.x);
-    ((v *= rest.at(o.n, out.c0 + o.c, o.y, o.x)), ...);
-    out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(v, out.c0 + o.c, params));
-  });
-}
-
-// Nearest neighbour: output row y lies in read row (y + PHASE) / FACTOR + OFFSET.
-template <class S, class Out, class In>
-__device__ __forceinline__ void upsample(const Out& out, const float* __restrict__ params, const In& in) {
-  each_position<S>(out, [&](const Position<S>& o) {
-    const float v = in.at(o.n, out.c0 + o.c - in.c0, (o.y + S::PHASE_Y) / S::FACTOR_Y + S::OFFSET_Y,
-                          (o.x + S::PHASE_X) / S::FACTOR_X + S::OFFSET_X);
-    out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(v, out.c0 + o.c, params));
-  });
-}
-
-// Input channel = place in the block * PLACE_PITCH + output channel * CHANNEL_PITCH (orders DCR and CRD).
-template <class S, class Out, class In>
-__device__ __forceinline__ void depth_to_space(const Out& out, const float* __restrict__ params, const In& in) {
-  each_position<S>(out, [&](const Position<S>& o) {
-    const int y = o.y + S::PHASE_Y, x = o.x + S::PHASE_X;
-    const int place = y % S::FACTOR_Y * S::FACTOR_X + x % S::FACTOR_X;
-    const float v = in.at(o.n, place * S::PLACE_PITCH + o.c * S::CHANNEL_PITCH, y / S::FACTOR_Y + S::OFFSET_Y,
-                          x / S::FACTOR_X + S::OFFSET_X);
-    out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(v, out.c0 + o.c, params));
-  });
-}
-
-// Output channel c is element c of the image, row-major by channel, row, column.
-template <class S, class Out, class In>
-__device__ __forceinline__ void flatten(const Out& out, const float* __restrict__ params, const In& in) {
-  each_position<S>(out, [&](const Position<S>& o) {
-    const int c = out.c0 + o.c;
-    const float v = in.at(o.n, c / (S::HEIGHT * S::WIDTH) - in.c0, c / S::WIDTH % S::HEIGHT - in.y0, c % S::WIDTH - in.x0);
-    out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(v, c, params));
-  });
-}
-
-// v / (K + ALPHA / SIZE * sum of squares over SIZE neighbouring channels) ** BETA; the input has DEPTH channels.
-template <class S, class Out, class In>
-__device__ __forceinline__ void local_response_norm(const Out& out, const float* __restrict__ params, const In& in) {
-  each_position<S>(out, [&](const Position<S>& o) {
-    const int c = out.c0 + o.c;
-    float squares = 0.0f;
-    for (int k = c - S::BEFORE; k < c - S::BEFORE + S::SIZE; ++k) {
-      const float v = k >= 0 && k < S::DEPTH ? in.at(o.n, k, o.y, o.x) : 0.0f;
-      squares = fmaf(v, v, squares);
+// Store BLOCK_X values of a row through the epilogue.
+template <class S, class Out>
+__device__ __forceinline__ void store_run(const Out& out, const float* __restrict__ params, int n, int c, int y, int x,
+                                          const float (&given)[S::BLOCK_X]) {
+  float v[S::BLOCK_X];
+#pragma unroll
+  for (int p = 0; p < S::BLOCK_X; ++p) v[p] = S::epilogue(given[p], out.c0 + c, params);
+  if constexpr (Out::IN_SCRATCH) {
+#pragma unroll
+    for (int p = 0; p < S::BLOCK_X; ++p) out.template store<S::INSIDE>(n, c, y, x + p, v[p]);
+  } else {
+    if (unsigned(out.y0 + y) >= unsigned(out.height) || out.n0 + n >= out.batch) return;
+    value_t* at = out.data + out.index(n, c, y, x);
+    const bool run = is_run<S::BLOCK_X>(out, x);
+    if (S::BLOCK_X == 4 && run && reinterpret_cast<unsigned long long>(at) % 8 == 0) {
+      *reinterpret_cast<uint2*>(at) = uint2{rounded_pair(v[0], v[1 % S::BLOCK_X]), rounded_pair(v[2 % S::BLOCK_X], v[3 % S::BLOCK_X])};
+    } else {
+#pragma unroll
+      for (int p = 0; p < S::BLOCK_X; ++p)
+        if (run || unsigned(out.x0 + x + p) < unsigned(out.width)) at[p] = rounded(v[p]);
     }
-    const float v = in.at(o.n, c, o.y, o.x) * powf(fmaf(S::ALPHA / S::SIZE, squares, S::K), -S::BETA);
-    out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(v, c, params));
+  }
+}
+
+// The sum of some tensors, or one tensor, copied into scratch or changed by an epilogue alone.
+template <class S, class Out, class First, class... Rest>
+__device__ __forceinline__ void sum_rows(const Out& out, const float* __restrict__ params, const First& first, const Rest&... rest) {
+  each_block<S, 1, 1, S::BLOCK_X>(out, [&](const auto& b) {
+    float sum[S::BLOCK_X];
+    load_run(sum, first, b.n, out.c0 + b.c, b.y, b.x);
+    auto add = [&](const auto& other) {
+      float v[S::BLOCK_X];
+      load_run(v, other, b.n, out.c0 + b.c, b.y, b.x);
+#pragma unroll
+      for (int p = 0; p < S::BLOCK_X; ++p) sum[p] += v[p];
+    };
+    (add(rest), ...);
+    store_run<S>(out, params, b.n, b.c, b.y, b.x, sum);
+  });
+}
+
+// As `upsample` and `depth_to_space`.
+template <class S, class Out, class In>
+__device__ __forceinline__ void upsample_rows(const Out& out, const float* __restrict__ params, const In& in) {
+  each_block<S, 1, 1, S::BLOCK_X>(out, [&](const auto& b) {
+    const int y = (b.y + S::PHASE_Y) / S::FACTOR_Y + S::OFFSET_Y;
+    float v[S::BLOCK_X];
+#pragma unroll
+    for (int p = 0; p < S::BLOCK_X; ++p)
+      v[p] = in.at(b.n, out.c0 + b.c - in.c0, y, (b.x + p + S::PHASE_X) / S::FACTOR_X + S::OFFSET_X);
+    store_run<S>(out, params, b.n, b.c, b.y, b.x, v);
+  });
+}
+template <class S, class Out, class In>
+__device__ __forceinline__ void depth_to_space_rows(const Out& out, const float* __restrict__ params, const In& in) {
+  each_block<S, 1, 1, S::BLOCK_X>(out, [&](const auto& b) {
+    const int y = b.y + S::PHASE_Y, place = y % S::FACTOR_Y * S::FACTOR_X;
+    float v[S::BLOCK_X];
+#pragma unroll
+    for (int p = 0; p < S::BLOCK_X; ++p) {
+      const int x = b.x + p + S::PHASE_X;
+      v[p] = in.at(b.n, (place + x % S::FACTOR_X) * S::PLACE_PITCH + b.c * S::CHANNEL_PITCH, y / S::FACTOR_Y + S::OFFSET_Y,
+                   x / S::FACTOR_X + S::OFFSET_X);
+    }
+    store_run<S>(out, params, b.n, b.c, b.y, b.x, v);
   });
 }
 
@@ -711,21 +779,27 @@ __device__ __forceinline__ void multiply_groups(float (&sum)[S::BLOCK_C][4], con
   }
 }
 
-// Fragments of 16 columns x 16 channels of a buffer. `place(f, m)` is the column of row m of fragment f.
+// The position of a box of `count` that is nearest to i.
+__device__ __forceinline__ int clamped(int i, int count) { return i < 0 ? 0 : i < count ? i : count - 1; }
+
+// Fragments of 16 columns x 16 channels of a buffer, `first` and on. `place(f, m)` is the column of row m of fragment f.
+// CLAMPED: taps whose weights are zero may lie outside the box, and read its nearest position instead.
 template <class S, class In>
 struct Fragments {
   const In& in;
+  int first;
   const value_t* at[S::FRAGMENTS];  // in scratch: the row of the lane, in its first plane
-  int n[S::FRAGMENTS][2], x[S::FRAGMENTS][2];  // in device memory: rows lane / 4 and 8 below
+  int n[S::FRAGMENTS][2], x[S::FRAGMENTS][2];  // in device memory: rows lane / 4 and 8 below; CLAMPED in scratch: that of the lane
 
   template <class Place>
-  __device__ __forceinline__ Fragments(const In& in_, const Place& place) : in(in_) {
+  __device__ __forceinline__ Fragments(const In& in_, int first_, const Place& place) : in(in_), first(first_) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int f = 0; f < S::FRAGMENTS; ++f) {
       if constexpr (In::IN_SCRATCH) {
         const auto p = place(f, lane % 16);
-        at[f] = in.data + in.column_start(p.n, 0, p.x * S::STRIDE_X + S::OFFSET_X);
+        x[f][0] = p.x * S::STRIDE_X + S::OFFSET_X;
+        at[f] = in.data + in.column_start(p.n, first, S::CLAMPED ? 0 : x[f][0]);
       } else {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
@@ -740,7 +814,8 @@ struct Fragments {
   __device__ __forceinline__ void load(unsigned (&a)[4], int f, int pair, int y, int shift, bool half) const {
     const int lane = threadIdx.x % 32;
     if constexpr (In::IN_SCRATCH) {
-      const value_t* row = at[f] + in.row_start(y) + shift * 8 + pair * 2 * In::PLANE;
+      const int line = S::CLAMPED ? clamped(y, S::BOX_Y) : y, column = S::CLAMPED ? clamped(x[f][0] + shift, S::BOX_X) : shift;
+      const value_t* row = at[f] + in.row_start(line) + column * 8 + pair * 2 * In::PLANE;
       if (half) {
         unsigned first[2];
         load_matrix_x2(first, row);
@@ -750,8 +825,10 @@ struct Fragments {
       }
     } else {
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        a[i] = half && i >= 2 ? 0u : pair_bits(in, n[f][i % 2], 16 * pair + 8 * (i / 2) + lane % 4 * 2, y, x[f][i % 2] + shift);
+      for (int i = 0; i < 4; ++i) {
+        const int c = first + 16 * pair + 8 * (i / 2) + lane % 4 * 2;
+        a[i] = half && i >= 2 ? 0u : pair_bits(in, n[f][i % 2], c, y, x[f][i % 2] + shift);
+      }
     }
   }
 };
@@ -770,11 +847,13 @@ __device__ constexpr bool meets_any(int i) {
 }
 
 // The products of a block, channels in planes: each input row is loaded once for all filter rows (REUSED), or once for each.
+// `first` is the first input channel of the block's group.
 template <class S, class In, class Place>
-__device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& in, const uint2* weights, int y, const Place& place) {
+__device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& in, const uint2* weights, int first, int y,
+                                                const Place& place) {
   constexpr int PLANES = (S::GROUP_IN + 7) / 8, PAIRS = (PLANES + 1) / 2;
   constexpr int ROWS = (S::BLOCK_Y - 1) * S::STRIDE_Y + (S::KERNEL_Y - 1) * S::DILATION_Y + 1;
-  const Fragments<S, In> fragments(in, place);
+  const Fragments<S, In> fragments(in, first, place);
 #pragma unroll S::UNROLL
   for (int step = 0; step < S::KERNEL_X * PAIRS; ++step) {
     const int pair = step % PAIRS, shift = step / PAIRS * S::DILATION_X;
@@ -893,7 +972,7 @@ __device__ __forceinline__ void convolve_fragments(FragmentSums<S>& sum, const I
   const uint2* w = weights + group * 32 + lane;
   const int y = row * S::STRIDE_Y + S::OFFSET_Y;
   if constexpr (S::FEW) multiply_taps<S>(sum, in, w, y, place);
-  else multiply_planes<S>(sum, in, w, y, place);
+  else multiply_planes<S>(sum, in, w, S::GROUPS == 1 ? 0 : group * 8 / S::GROUP_OUT * S::GROUP_IN - in.c0, y, place);
 }
 
 // Whether any of `count` rows from y on lies inside the image.
@@ -1006,7 +1085,7 @@ __device__ __forceinline__ void conv2d_mma_pool(const Out& out, const float* __r
 // stage 0: load 1x32x32
 struct Stage0 {
   static constexpr int IMAGES = 4, CHANNELS = 1, ROW = 2, COLUMN = 2, ROWS = 28, COLUMNS = 28, TOP = 0, BOX_ROWS = 32,
-      BOX_COLUMNS = 32;
+      BOX_COLUMNS = 32, BLOCK_X = 4;
   static constexpr bool WALKED = false, INSIDE = true;
   static __device__ __forceinline__ float epilogue(float v, int c, const float* __restrict__ params) {
     return v;
@@ -1016,10 +1095,11 @@ struct Stage0 {
 // stage 1: conv2d 5x5 + relu -> 6x28x28
 struct Stage1 {
   static constexpr int IMAGES = 4, CHANNELS = 6, ROW = 0, COLUMN = 0, ROWS = 28, COLUMNS = 28, TOP = 0, BOX_ROWS = 28,
-      BOX_COLUMNS = 28, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 2, AFTER_Y = 2,
-      KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 2, AFTER_X = 2, GROUP_IN = 1,
-      FRAGMENTS = 1, BLOCK_Y = 2, BLOCK_C = 1, WEIGHT_PITCH = 32, UNROLL = 2, TURN = 0;
-  static constexpr bool WALKED = false, INSIDE = true, REUSED = false, FEW = true, BIAS = true;
+      BOX_COLUMNS = 28, GROUP_IN = 1, FRAGMENTS = 1, BLOCK_Y = 2, BLOCK_C = 1, WEIGHT_PITCH = 32, UNROLL = 2,
+      TURN = 0, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 2, AFTER_Y = 2, KERNEL_X = 5,
+      STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 2, AFTER_X = 2, GROUPS = 1, GROUP_OUT = 6, BOX_Y = 0,
+      BOX_X = 0;
+  static constexpr bool WALKED = false, INSIDE = true, REUSED = false, FEW = true, BIAS = true, CLAMPED = false;
   static __device__ __forceinline__ float epilogue(float v, int c, const float* __restrict__ params) {
     v = relu(v);
     return v;
@@ -1039,10 +1119,11 @@ struct Stage2 {
 // stage 3: conv2d 5x5 + relu -> 16x10x10
 struct Stage3 {
   static constexpr int IMAGES = 4, CHANNELS = 16, ROW = 0, COLUMN = 0, ROWS = 10, COLUMNS = 10, TOP = 0,
-      BOX_ROWS = 10, BOX_COLUMNS = 10, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0,
-      AFTER_Y = 0, KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, GROUP_IN = 6,
-      FRAGMENTS = 1, BLOCK_Y = 2, BLOCK_C = 2, WEIGHT_PITCH = 64, UNROLL = 2, TURN = 0;
-  static constexpr bool WALKED = false, INSIDE = true, REUSED = true, FEW = false, BIAS = true;
+      BOX_ROWS = 10, BOX_COLUMNS = 10, GROUP_IN = 6, FRAGMENTS = 1, BLOCK_Y = 2, BLOCK_C = 2, WEIGHT_PITCH = 64,
+      UNROLL = 2, TURN = 0, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
+      KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, GROUPS = 1, GROUP_OUT = 16,
+      BOX_Y = 0, BOX_X = 0;
+  static constexpr bool WALKED = false, INSIDE = true, REUSED = true, FEW = false, BIAS = true, CLAMPED = false;
   static __device__ __forceinline__ float epilogue(float v, int c, const float* __restrict__ params) {
     v = relu(v);
     return v;
@@ -1062,10 +1143,11 @@ struct Stage4 {
 // stage 5: conv2d 5x5 + relu -> 120x1x1
 struct Stage5 {
   static constexpr int IMAGES = 4, CHANNELS = 120, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, TOP = 0, BOX_ROWS = 1,
-      BOX_COLUMNS = 1, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
-      KERNEL_X = 5, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, GROUP_IN = 16,
-      FRAGMENTS = 1, BLOCK_Y = 1, BLOCK_C = 5, WEIGHT_PITCH = 480, UNROLL = 2, TURN = 0;
-  static constexpr bool WALKED = false, INSIDE = true, REUSED = true, FEW = false, BIAS = true;
+      BOX_COLUMNS = 1, GROUP_IN = 16, FRAGMENTS = 1, BLOCK_Y = 1, BLOCK_C = 5, WEIGHT_PITCH = 480, UNROLL = 2,
+      TURN = 0, KERNEL_Y = 5, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 5,
+      STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, GROUPS = 1, GROUP_OUT = 120, BOX_Y = 0,
+      BOX_X = 0;
+  static constexpr bool WALKED = false, INSIDE = true, REUSED = true, FEW = false, BIAS = true, CLAMPED = false;
   static __device__ __forceinline__ float epilogue(float v, int c, const float* __restrict__ params) {
     v = relu(v);
     return v;
@@ -1075,10 +1157,11 @@ struct Stage5 {
 // stage 6: conv2d 1x1 + relu -> 84x1x1
 struct Stage6 {
   static constexpr int IMAGES = 4, CHANNELS = 84, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, TOP = 0, BOX_ROWS = 1,
-      BOX_COLUMNS = 1, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
-      KERNEL_X = 1, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, GROUP_IN = 120,
-      FRAGMENTS = 1, BLOCK_Y = 1, BLOCK_C = 11, WEIGHT_PITCH = 352, UNROLL = 2, TURN = 0;
-  static constexpr bool WALKED = false, INSIDE = true, REUSED = true, FEW = false, BIAS = true;
+      BOX_COLUMNS = 1, GROUP_IN = 120, FRAGMENTS = 1, BLOCK_Y = 1, BLOCK_C = 11, WEIGHT_PITCH = 352, UNROLL = 2,
+      TURN = 0, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 1,
+      STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, GROUPS = 1, GROUP_OUT = 84, BOX_Y = 0,
+      BOX_X = 0;
+  static constexpr bool WALKED = false, INSIDE = true, REUSED = true, FEW = false, BIAS = true, CLAMPED = false;
   static __device__ __forceinline__ float epilogue(float v, int c, const float* __restrict__ params) {
     v = relu(v);
     return v;
@@ -1088,17 +1171,18 @@ struct Stage6 {
 // stage 7: conv2d 1x1 -> 10x1x1
 struct Stage7 {
   static constexpr int IMAGES = 4, CHANNELS = 10, ROW = 0, COLUMN = 0, ROWS = 1, COLUMNS = 1, TOP = 0, BOX_ROWS = 1,
-      BOX_COLUMNS = 1, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0,
-      KERNEL_X = 1, STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, GROUP_IN = 84,
-      FRAGMENTS = 1, BLOCK_Y = 1, BLOCK_C = 1, WEIGHT_PITCH = 64, UNROLL = 2, TURN = 0;
-  static constexpr bool WALKED = false, INSIDE = true, REUSED = true, FEW = false, BIAS = true;
+      BOX_COLUMNS = 1, GROUP_IN = 84, FRAGMENTS = 1, BLOCK_Y = 1, BLOCK_C = 1, WEIGHT_PITCH = 64, UNROLL = 2,
+      TURN = 0, KERNEL_Y = 1, STRIDE_Y = 1, DILATION_Y = 1, OFFSET_Y = 0, BEFORE_Y = 0, AFTER_Y = 0, KERNEL_X = 1,
+      STRIDE_X = 1, DILATION_X = 1, OFFSET_X = 0, BEFORE_X = 0, AFTER_X = 0, GROUPS = 1, GROUP_OUT = 10, BOX_Y = 0,
+      BOX_X = 0;
+  static constexpr bool WALKED = false, INSIDE = true, REUSED = true, FEW = false, BIAS = true, CLAMPED = false;
   static __device__ __forceinline__ float epilogue(float v, int c, const float* __restrict__ params) {
     return v;
   }
 };
 
 extern "C" __global__ void __launch_bounds__(128, 4)
-k_aeba966aadf3(const value_t* __restrict__ in0, value_t* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
+k_2afcfc58a901(const value_t* __restrict__ in0, value_t* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
   extern __shared__ __align__(16) value_t scratch[];
   const int tile = blockIdx.x;
   const int tile_c = tile % 1 * 10;
@@ -1114,7 +1198,7 @@ k_aeba966aadf3(const value_t* __restrict__ in0, value_t* __restrict__ out, const
   const Scratch<0, 88, 8, 8, 0x0u, 0, 8, 84> b7{scratch, tile_n, batch, tile_c * 0 / 1 + 0, tile_y * 0 / 1 + 0, tile_x * 0 / 1 + 0, h4, w4};
   const Global<value_t, 10, 1> b8{out, tile_n, batch, tile_c * 0 / 1 + 0, tile_y * 0 / 1 + 0, tile_x * 0 / 1 + 0, h4, w4};
 
-  copy<Stage0>(b1, params, shifted<0, 0>(b0));
+  sum_rows<Stage0>(b1, params, shifted<0, 0>(b0));
   __syncthreads();
   conv2d_mma_pool<Stage1, Stage2>(b3, params, reinterpret_cast<const uint2*>(params + 0), params + 128, b1);
   __syncthreads();

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from fusec.errors import InputError
 from fusec.graph import layers as L
 from fusec.graph.simplify import simplify
+from fusec.plan.boxes import boxes_of
 from fusec.plan.construct import construct
 from fusec.plan.cost import Nominal, cost, nominal_for, sizes_of
 from fusec.plan.counting import covered
 from fusec.plan.footprint import pyramid
+from fusec.plan.timing import works_of
 from fusec.schedule.ir import Affine, Chain, Schedule, Stage, Tile
 from fusec.targets.device import DEVICES, generic_host
 from tests.plan.networks import Net, residual, vgg_prefix
@@ -125,6 +127,24 @@ def test_counts_equal_brute_force(case: tuple[Schedule, Nominal]) -> None:
     assert found.bytes_written == 4 * nominal.batch * chain.shapes[chain.output].channels * math.prod(extents[chain.output])
     if all(isinstance(n.layer, L.Conv2d | L.Add | L.MaxPool2d | L.Concat) and not n.epilogue for n in chain.nodes):
         assert found.weight_traffic == 4 * weights
+
+
+@settings(max_examples=80)
+@given(case=cases())
+def test_the_time_model_counts_no_less_than_the_work_and_no_more_than_all_boxes(case: tuple[Schedule, Nominal]) -> None:
+    """Rows, columns and images of a stage over all tiles, as a CPU's time is made of them: between the positions inside the
+    image, which are counted exactly, and the boxes of all tiles."""
+    schedule, nominal = case
+    boxes = boxes_of(schedule, sizes_of(schedule.chain.graph, nominal), nominal.batch)
+    exact = {s.name: s.positions for s in cost(schedule, CPU, nominal).stages}
+    names = {s.writes.tensor: s.name for s in schedule.stages}
+    staged = {s.writes.tensor for s in schedule.stages if s.node is None}
+    channels = boxes.grid[0] * boxes.images  # each tile makes its own
+    for tensor, work in works_of(schedule.chain, boxes, staged, CPU).items():
+        each = work.box[0] * channels * -(-nominal.batch // boxes.images) * boxes.grid[1] * boxes.grid[2]
+        rows = work.box[1] * work.passes
+        [counted], [most] = each * rows * work.share * work.columns, each * rows * work.box[2]
+        assert exact[names[tensor]] * (1 - 1e-9) <= counted <= most * (1 + 1e-9)
 
 
 @settings(max_examples=40)

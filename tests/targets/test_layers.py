@@ -16,6 +16,7 @@ import pytest
 from fusec.errors import InternalError
 from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph, Node
+from fusec.graph.reference import run
 from fusec.graph.shapes import infer, param_shapes
 from fusec.graph.simplify import simplify
 from fusec.plan.construct import construct

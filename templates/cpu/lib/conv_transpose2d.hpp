@@ -19,9 +19,9 @@ INLINE void conv_transpose2d(const Out& out, const float* __restrict__ params, c
               for (int kx = 0; kx < S::KERNEL_X; ++kx) {
                 const int tx = x + S::PHASE_X - kx * S::DILATION_X;
                 if (tx < 0 || tx % S::STRIDE_X != 0) continue;
-                const float* weights = params + S::WEIGHTS + group * S::GROUP_SIZE + place +
-                                       (ky * S::KERNEL_X + kx) * S::GROUP_IN * S::WEIGHT_PITCH;
-                for (int ci = 0; ci < S::GROUP_IN; ++ci, weights += S::WEIGHT_PITCH)
+                const float* weights = params + S::WEIGHTS + group * S::GROUP_SIZE + weight_place<S>(place) +
+                                       (ky * S::KERNEL_X + kx) * S::GROUP_IN * S::WEIGHT_LANES;
+                for (int ci = 0; ci < S::GROUP_IN; ++ci, weights += S::WEIGHT_LANES)
                   sum = multiply_add(in.at(n, first + ci, ty / S::STRIDE_Y + S::OFFSET_Y, tx / S::STRIDE_X + S::OFFSET_X),
                                      load<V>(weights), sum);
               }

@@ -36,6 +36,19 @@ INLINE Vector<LANES> gather(const float* p, int64_t step, int count) {
   return load<Vector<LANES>>(lane);
 }
 
+// A value that is loaded once: compilers else read it again for every product, and loads are what there is least of.
+template <class V>
+INLINE V in_register(V v) {
+  if constexpr (sizeof(V) <= __BIGGEST_ALIGNMENT__) {  // what the CPU has registers for
+#if defined(__x86_64__)
+    asm("" : "+v"(v));
+#elif defined(__aarch64__)
+    asm("" : "+w"(v));
+#endif
+  }
+  return v;
+}
+
 INLINE float infinity() { return __builtin_inff(); }
 INLINE float from_bits(uint32_t bits) {
   float v;
@@ -59,6 +72,12 @@ INLINE V multiply_add(A a, V b, V sum) {
 INLINE float multiply_add(float a, float b, float sum) { return __builtin_fmaf(a, b, sum); }
 #endif
 
+// Where the weights of channel `c` of a group begin: all products of WEIGHT_LANES channels lie side by side.
+template <class S>
+INLINE int weight_place(int c) {
+  return c / S::WEIGHT_LANES * S::VECTOR_SIZE + c % S::WEIGHT_LANES;
+}
+
 INLINE int least(int a, int b) { return a < b ? a : b; }
 INLINE int most(int a, int b) { return a > b ? a : b; }
 
@@ -78,6 +97,20 @@ struct Scratch {
     return data + (OFFSET + n * IMAGE + c * CHANNEL + place(y) * ROW_PITCH + x * COLUMN_PITCH);
   }
   INLINE float at(int n, int c, int y, int x) const { return *pointer(n, c, y, x); }
+  // One channel of a row from a position on. Its address is kept from the compiler, which would otherwise keep one for every
+  // value that a block reads, more than there are registers.
+  struct Row {
+    const float* start;
+    INLINE float at(int n, int x) const { return start[n * IMAGE + x * COLUMN_PITCH]; }
+    INLINE Row from(int x) const { return Row{start + x * COLUMN_PITCH}.hidden(); }
+    INLINE void next_channel() { *this = Row{start + CHANNEL}.hidden(); }
+    INLINE Row hidden() const {
+      Row same = *this;
+      asm("" : "+r"(same.start));
+      return same;
+    }
+  };
+  INLINE Row row(int n, int c, int y, int x) const { return Row{pointer(n, c, y, x)}; }
   template <int LANES>
   INLINE Vector<LANES> lanes(int n, int c, int y, int x) const {
     return load<Vector<LANES>>(pointer(n, c, y, x));
@@ -92,11 +125,12 @@ struct Scratch {
   INLINE Vector<LANES> padded(int n, int c, int y, int x, int count) const {
     return some<LANES>(n, c, y, x, count);
   }
-  // The first `count` lanes of v.
+  // The first `count` lanes of v. The others may be written too, where the position has room for them: what belongs there comes
+  // later, since channels are made in order, or is never read.
   template <int LANES>
   INLINE void put(int n, int c, int y, int x, Vector<LANES> v, int count) const {
     float* p = pointer(n, c, y, x);
-    if (count >= LANES) {
+    if (count >= LANES || c + LANES <= COLUMN_PITCH) {
       store(p, v);
     } else {
       float lane[LANES];
@@ -125,6 +159,14 @@ struct Global {
     return unsigned(y0 + y) < unsigned(height) && unsigned(x0 + x) < unsigned(width) && n0 + n < batch && c0 + c < CHANNELS;
   }
   INLINE float at(int n, int c, int y, int x) const { return inside(n, c, y, x) ? *pointer(n, c, y, x) : 0.0f; }
+  struct Row {
+    const Global* in;
+    int n0, c0, y, x0;
+    INLINE float at(int n, int x) const { return in->at(n0 + n, c0, y, x0 + x); }
+    INLINE Row from(int x) const { return Row{in, n0, c0, y, x0 + x}; }
+    INLINE void next_channel() { ++c0; }
+  };
+  INLINE Row row(int n, int c, int y, int x) const { return Row{this, n, c, y, x}; }
   template <int LANES>
   INLINE Vector<LANES> lanes(int n, int c, int y, int x) const {
     float lane[LANES];
@@ -240,7 +282,7 @@ template <class V>
 INLINE V clip(V v, float low, float high) {
   const V least_value = V{} + low, most_value = V{} + high;
   const V limited = v > most_value ? most_value : v;
-  return v < least_value ? least_value : limited;
+  return limited < least_value ? least_value : limited;  // one after the other: a minimum and a maximum, no branch
 }
 template <class V, class W>
 INLINE V channel_affine(V v, W scale, W shift) {
