@@ -35,7 +35,7 @@ from prefixes import prefix  # noqa: E402
 from fusec import debug  # noqa: E402
 from fusec.errors import Infeasible  # noqa: E402
 from fusec.pipeline import Generated, Plan, build_and_link, build_kernels, plan, read  # noqa: E402
-from fusec.plan import simt_time, timing  # noqa: E402
+from fusec.plan import matrix_time, simt_time, timing  # noqa: E402
 from fusec.plan.boxes import Boxes, boxes_of  # noqa: E402
 from fusec.plan.construct import construct  # noqa: E402
 from fusec.plan.cost import sizes_of  # noqa: E402
@@ -170,7 +170,7 @@ def measure(target: str, path: Path) -> None:
         timed = alternate([(*timed_call(m, arrays, out), None) for m in models], None, lambda *done: None, budget=BUDGET)
         for choice, n, t in zip(choices, times, timed, strict=True):
             tile = choice.candidate.tile
-            rows.append({"network": sample.network, "names": chain.names,
+            rows.append({"network": Path(sample.network).stem, "names": chain.names,
                          "tile": (tile.images, tile.channels, tile.height, tile.width), "staged": choice.staged,
                          "step": choice.candidate.step, "ms": round(1e3 * t.median / n, 5)})
         path.write_text("[" + ",\n".join(map(json.dumps, rows)) + "]\n")  # what is measured stays if this is stopped
@@ -187,7 +187,7 @@ class Fit:
 
     def __init__(self, target: str, path: Path, without: Collection[str] = ()) -> None:
         self.device, self.floor, self.without = machine(target), FLOOR[target], without
-        plans = {sample.network: planned for sample, planned in networks(target)}
+        plans = {Path(sample.network).stem: planned for sample, planned in networks(target)}
         items: dict[Any, list[tuple[int, Schedule, Boxes]]] = defaultdict(list)
         measured, groups = [], defaultdict(list)
         for i, row in enumerate(json.loads(path.read_text())):
@@ -256,28 +256,30 @@ def joined(boxes: Sequence[Boxes]) -> Boxes:
     return replace(boxes[0], **{name: np.concatenate([getattr(b, name) for b in boxes], axis=-1) for name in arrays})
 
 
-def home(name: str) -> Any:
-    """The module that holds a constant."""
-    return timing if hasattr(timing, name) else simt_time
+def home(name: str) -> tuple[Any, str]:
+    """The module that holds a constant, named by it where it is neither `timing` nor `simt_time`, and its name there."""
+    if name.startswith("matrix_time."):
+        return matrix_time, name.partition(".")[2]
+    return (timing if hasattr(timing, name) else simt_time), name
 
 
 def fit(target: str, path: Path, seconds: float, seed: int, without: Collection[str]) -> None:
     data, rng, start, names = Fit(target, path, without), random.Random(seed), time.monotonic(), CONSTANTS[target]
     best = data.cost(report=True)
     while time.monotonic() - start < seconds:
-        before = {name: getattr(home(name), name) for name in names}
+        before = {name: getattr(*home(name)) for name in names}
         for name in rng.sample(names, rng.choice((1, 1, 2, 3))):
             low, high = LIMITS.get(name, (0.0, math.inf))
             value = before[name] * math.exp(rng.gauss(0, rng.choice((0.15, 0.5))))
-            setattr(home(name), name, min(high, max(low, value)))
+            setattr(*home(name), min(high, max(low, value)))
         cost = data.cost()
         if cost < best:
             best = cost
         else:
             for name, value in before.items():
-                setattr(home(name), name, value)
+                setattr(*home(name), value)
     data.cost(report=True)
-    print("\n".join(f"{name} = {getattr(home(name), name):.4g}" for name in names))
+    print("\n".join(f"{name} = {getattr(*home(name)):.4g}" for name in names))
 
 
 def main() -> None:
