@@ -20,6 +20,7 @@ from fusec.schedule.ir import Chain, Execution, Schedule, Tile
 from fusec.targets.device import DEVICES, Device, generic_host, in_precision
 
 H200 = DEVICES["h200"]
+PLANNED = (Execution.IN_TIME,)  # what the planner chooses from: costs and locks know no other
 PLANNED_DEVICES = (H200, generic_host(4), generic_host(8), generic_host(16), in_precision(H200, "float16"))
 
 
@@ -98,7 +99,8 @@ def tiles(draw: st.DrawFn, chain: Chain, block: int = 1) -> Tile:
 
 
 @st.composite
-def schedules(draw: st.DrawFn, chain: Chain, devices: tuple[Device, ...] = PLANNED_DEVICES) -> Schedule:
+def schedules(draw: st.DrawFn, chain: Chain, devices: tuple[Device, ...] = PLANNED_DEVICES,
+              executions: tuple[Execution, ...] = tuple(Execution)) -> Schedule:
     """A schedule of `chain` for one of `devices`, either policy along y, strips' stages in time or in space.
 
     Rejects chains no tile can compute.
@@ -111,7 +113,7 @@ def schedules(draw: st.DrawFn, chain: Chain, devices: tuple[Device, ...] = PLANN
     boxes = pyramid(chain, tile if step is None else replace(tile, height=step))
     small = [t for t in chain.inputs if boxes.tensors[t].y.extent is not None and boxes.tensors[t].x.extent is not None]
     staged = [t for t in small if draw(st.booleans(), label=f"stage {t}")]
-    execution = draw(st.sampled_from(list(Execution) if step is not None else [Execution.IN_TIME]), label="execution")
+    execution = draw(st.sampled_from(executions if step is not None else [Execution.IN_TIME]), label="execution")
     try:
         return construct(chain, tile, device, staged, step, execution)
     except Infeasible:  # windows that leave out rows

@@ -6,11 +6,14 @@ In: the boxes of N tiles and the inputs to be staged. Out: elements of scratch. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import numpy as np
 
 from fusec.graph import layers as L
+from fusec.graph.graph import Node
+from fusec.graph.shapes import param_shapes
 from fusec.plan.boxes import Boxes
 from fusec.plan.construct import channels_held, layout_of
 from fusec.plan.counting import Ints
@@ -35,7 +38,7 @@ def resident_bytes(chain: Chain, device: Device) -> int:
     if not device.matrix:
         return 0
     convolutions = [n for n in chain.nodes if isinstance(n.layer, L.Conv2d) and n.layer.groups == 1]
-    taken = sum(-(-n.params["weight"].size * device.element // 8) * 8 for n in convolutions)
+    taken = sum(-(-_weights(chain, n) * device.element // 8) * 8 for n in convolutions)
     return taken if taken <= MOST_RESIDENT else 0
 
 
@@ -43,8 +46,13 @@ def copied_bytes(chain: Chain, device: Device) -> int:
     """Bytes of weights that a block copies into scratch beside its buffers when many share a core; buffers come first."""
     if device.matrix:
         return 0
-    taken = device.element * sum(n.params["weight"].size for n in chain.nodes if isinstance(n.layer, L.Conv2d))
+    taken = device.element * sum(_weights(chain, n) for n in chain.nodes if isinstance(n.layer, L.Conv2d))
     return taken if taken <= MOST_COPIED else 0
+
+
+def _weights(chain: Chain, node: Node) -> int:
+    """Elements of a convolution's weights, its bias apart."""
+    return math.prod(param_shapes(node.layer, chain.graph.input_shapes(node))["weight"])
 
 
 def peak_stage(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device, tile: int = 0) -> str:

@@ -23,7 +23,7 @@ from fusec.schedule.ir import Affine, Chain, Schedule, Stage, Tile
 from fusec.targets.device import DEVICES, generic_host
 from tests.plan.networks import Net, residual, vgg_prefix
 from tests.strategies import float_graphs, sizes
-from tests.strategies_schedule import chains, schedules
+from tests.strategies_schedule import PLANNED, chains, schedules
 
 H200, CPU = DEVICES["h200"], generic_host()
 
@@ -97,7 +97,7 @@ def cases(draw: st.DrawFn) -> tuple[Schedule, Nominal]:
     graph = simplify(draw(float_graphs(5, max_channels=7, max_extent=11))).graph
     assume(graph.layers)
     height, width = draw(sizes(graph, 11))
-    schedule = draw(schedules(draw(chains(graph))))
+    schedule = draw(schedules(draw(chains(graph)), executions=PLANNED))
     return schedule, Nominal((draw(st.integers(1, 5)),), height, width)
 
 

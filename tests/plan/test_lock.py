@@ -28,7 +28,7 @@ from fusec.targets.device import DEVICES, MIB, Device, device_for_gpu, generic_h
 from fusec.version import VERSION
 from tests.small_networks import conv, max_pool, network
 from tests.strategies import integer_graphs, sizes
-from tests.strategies_schedule import PLANNED_DEVICES, partitions, schedules
+from tests.strategies_schedule import PLANNED, PLANNED_DEVICES, partitions, schedules
 
 H200, CPU = DEVICES["h200"], generic_host()
 SCOPE = Scope(VERSION, "net", "0123abcd", "cpu", "cpu", "some caches", 4, "linux-x", "float32")
@@ -55,7 +55,7 @@ def test_a_plan_comes_back_from_its_text(data: st.DataObject, tmp_path: Path) ->
     device = data.draw(st.sampled_from(PLANNED_DEVICES))
     chains = []
     for chain in data.draw(partitions(graph)):
-        made = [data.draw(schedules(chain, (device,))) for _ in range(data.draw(st.integers(1, 2)))]
+        made = [data.draw(schedules(chain, (device,), PLANNED)) for _ in range(data.draw(st.integers(1, 2)))]
         counts = data.draw(st.lists(st.integers(1, 9), min_size=len(made) - 1, max_size=len(made) - 1))
         tiles = data.draw(st.lists(st.none() | st.integers(1, 99), min_size=len(made), max_size=len(made)))
         assume(all(s.scratch_elements * 4 <= device.scratch_per_block for s in made) or device.target == "cpu")

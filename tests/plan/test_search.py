@@ -24,7 +24,7 @@ from fusec.schedule.verify import verify
 from fusec.targets.device import DEVICES, generic_host
 from tests.plan.networks import Net, residual, unet, vgg_prefix
 from tests.strategies import float_graphs, sizes
-from tests.strategies_schedule import PLANNED_DEVICES, chains, schedules
+from tests.strategies_schedule import PLANNED, PLANNED_DEVICES, chains, schedules
 
 H200, T4, CPU = DEVICES["h200"], DEVICES["t4"], generic_host()
 
@@ -38,7 +38,7 @@ def test_boxes_and_scratch_of_a_search_are_those_of_the_schedule(data: st.DataOb
     chain = data.draw(chains(graph))
     nominal = Nominal((3,), *data.draw(sizes(graph, 16)))
     device = data.draw(st.sampled_from(PLANNED_DEVICES))
-    schedule = data.draw(schedules(chain, (device,)))
+    schedule = data.draw(schedules(chain, (device,), PLANNED))
     family, tile = Family(chain, sizes_of(graph, nominal)), schedule.tile
     wanted = [min(e, n) if pinned else e for e, n, pinned in
               zip((tile.channels, tile.height, tile.width), family.size, family.pinned, strict=True)]
