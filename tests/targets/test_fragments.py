@@ -21,8 +21,12 @@ def works(draw: st.DrawFn) -> F.Work:
     small, kernel = st.integers(1, 40), st.sampled_from([1, 2, 3, 5, 7, 11])
     few = draw(st.booleans())
     depth = draw(st.integers(1, 4) if few else st.integers(5, 600))
-    return F.Work(draw(small), draw(small), draw(st.integers(1, 70)), depth, draw(kernel), draw(kernel),
-                  draw(st.integers(1, 4)), draw(st.integers(1, 3)), few, draw(st.booleans()), *pool)
+    inside = draw(st.integers(1, 12))
+    groups = inside * draw(st.integers(1, 6))  # of a tile, which may also be a part of what reads the same channels
+    sharing = draw(st.sampled_from([groups, inside, 2 * groups]))
+    return F.Work(columns=draw(small), rows=draw(small), groups=groups, inside=sharing, depth=depth,
+                  kernel_y=draw(kernel), kernel_x=draw(kernel), stride_y=draw(st.integers(1, 4)),
+                  dilation_y=draw(st.integers(1, 3)), few=few, direct=draw(st.booleans()), pool_y=pool[0], pool_x=pool[1])
 
 
 @given(works())
@@ -31,7 +35,7 @@ def test_blocks_divide_a_convolutions_work(work: F.Work) -> None:
     found = F.candidates(work)
     assert found
     for block in found:
-        assert work.groups % block.groups == 0
+        assert work.groups % block.groups == work.inside % block.groups == 0
         assert block.sums == SUMS * block.fragments * block.rows * block.groups
         assert block.rows <= (work.pool_y if work.pooled else work.rows)
         if work.pooled:  # columns 2 f and 2 f + 1 of eight windows lie in fragment f
@@ -53,17 +57,18 @@ def test_no_block_wants_more_registers_than_a_lane_has(work: F.Work) -> None:
 
 @settings(max_examples=200)
 @given(works=st.lists(works(), min_size=0, max_size=4), device=st.sampled_from([DEVICES[n] for n in ("h200", "t4", "rtx4090")]),
-       kib=st.integers(0, 60), positions=st.integers(0, 10**6), share=st.integers(1, 64))
+       kib=st.integers(0, 60), positions=st.integers(0, 10**6), least=st.integers(0, 128), share=st.integers(1, 64))
 def test_a_choice_is_within_the_machine(works: list[F.Work], device, kib: int,  # type: ignore[no-untyped-def]
-                                        positions: int, share: int) -> None:
+                                        positions: int, least: int, share: int) -> None:
     chosen = F.choose(works, scratch_bytes=1024 * kib, scratch_per_core=device.scratch_per_core,
                       registers=device.registers_per_core, threads_per_core=device.max_threads_per_core,
-                      positions=positions, share=share)
+                      positions=positions, least=least, share=share)
     together = chosen.threads * chosen.blocks_per_core
     assert chosen.threads in F.THREADS
     assert 1 <= chosen.blocks_per_core <= share
     assert together <= device.max_threads_per_core
     assert chosen.blocks_per_core == 1 or chosen.blocks_per_core * 1024 * (kib + 1) <= device.scratch_per_core
+    assert registers_left(device.registers_per_core, chosen.threads, chosen.blocks_per_core) >= least
     assert len(chosen.blocks) == len(works)
     assert all(b in F.candidates(w) for b, w in zip(chosen.blocks, works, strict=True))
     # what ptxas may give a thread holds the sums of its largest block, unless nothing smaller was left to choose
@@ -73,8 +78,8 @@ def test_a_choice_is_within_the_machine(works: list[F.Work], device, kib: int,  
 
 
 def test_steps_are_what_the_packed_weights_have() -> None:
-    few = F.Work(8, 8, 1, 3, 5, 5, 1, 1, True, False)
-    deep = F.Work(8, 8, 1, 33, 5, 7, 1, 1, False, False)
+    few, deep = (F.Work(columns=8, rows=8, groups=1, inside=1, depth=depth, kernel_y=5, kernel_x=width, stride_y=1,
+                        dilation_y=1, few=depth == 3, direct=False) for depth, width in ((3, 5), (33, 7)))
     assert (few.steps, deep.steps) == (ceil(75 / 16), 7 * 3)
 
 
