@@ -111,7 +111,7 @@ class Work:
     depthwise: bool = False
     grouped: bool = False
     phases: tuple[int, int] = (1, 1)  # of a transposed convolution made as an ordinary one, whose channels its phases are
-    together: int = 1  # values a thread moves at once
+    together: int = 1  # values a thread moves in the time of one
     direct: bool = False  # reads device memory
     source: Access | None = None  # on a GPU, how it moves through an input there
     target: Access | None = None  # and through its output there
@@ -191,6 +191,7 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
     if not inputs:
         function = FUNCTION_COST if isinstance(layer, FUNCTIONS) else 0.0
         return replace(made, reads=_reads(layer, node, boxes.inside[:, boxes.index[first]]), extra=extra + function,
+                       together=_together(layer, chain.shapes[node.name].channels, device),
                        single=function > 0 or isinstance(layer, L.DepthToSpace | L.Flatten),
                        read_cost=MAX_READ if isinstance(layer, L.MaxPool2d) else 1.0)
     if not isinstance(layer, L.Conv2d):
@@ -206,6 +207,15 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
     return replace(made, inputs=inputs, kernel=layer.kernel, stride=layer.stride[1], depthwise=depthwise,
                    grouped=layer.groups > 1 and not eights, outputs_together=layer.out_channels // layer.groups,
                    linear=_is_linear(layer, chain.shapes[node.name], inputs))
+
+
+def _together(layer: L.Layer, channels: int, device: Device) -> int:
+    """Values that a thread moves in the time of one: from the generated code, which takes eight channels or four columns."""
+    if not device.matrix:
+        return 1
+    if channels > matrix_time.FEW_CHANNELS:
+        return 4 if isinstance(layer, L.Add | L.Activation | L.Upsample | L.Concat | L.MaxPool2d | L.AvgPool2d) else 1
+    return 3 if isinstance(layer, L.Add | L.Activation | L.Upsample | L.DepthToSpace) else 1
 
 
 def _is_linear(layer: L.Conv2d, shape: Shape, inputs: int) -> bool:

@@ -11,7 +11,7 @@ __device__ __forceinline__ void max_pool2d(const Out& out, const float* __restri
         const int iy = y + ky * S::DILATION_Y, ix = x + kx * S::DILATION_X;
         const float v = S::GUARDED ? in.guarded(o.n, out.c0 + o.c - in.c0, iy, ix, -infinity())
                                    : in.at(o.n, out.c0 + o.c - in.c0, iy, ix);
-        best = v > best || v != v ? v : best;
+        best = larger(v, best);
       }
     out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(best, out.c0 + o.c, params));
   });

@@ -20,7 +20,7 @@ __device__ __forceinline__ void max_pool2d_planes(const Out& out, const float* _
     each_tap<S>(in, o.n, out.c0 + o.c - in.c0, o.y * S::STRIDE_Y + S::OFFSET_Y, o.x * S::STRIDE_X + S::OFFSET_X,
                 S::GUARDED ? -infinity() : 0.0f, [&](const Octet& v) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) best.v[i] = v.v[i] > best.v[i] || v.v[i] != v.v[i] ? v.v[i] : best.v[i];
+      for (int i = 0; i < 8; ++i) best.v[i] = larger(v.v[i], best.v[i]);
     });
     store_octet<S>(out, params, o.n, o.c, o.y, o.x, best);
   });
