@@ -16,7 +16,7 @@ __device__ __forceinline__ void each_phase_row(const Out& out, const Piece& piec
 #pragma unroll
   for (int r = 0; r < S::BLOCK_Y; ++r) {
     const int y = (piece.y + r) * S::UP_Y + phase_y - S::PHASE_Y;
-    if (piece.y + r >= piece.own && unsigned(y - S::ROW) < unsigned(S::ROWS) && is_made<S>(out, y)) f(r, y);
+    if (piece.owns(piece.y + r) && unsigned(y - S::ROW) < unsigned(S::ROWS) && is_made<S>(out, y)) f(r, y);
   }
 }
 
@@ -68,7 +68,7 @@ __device__ __forceinline__ void conv_transpose2d_mma(const Out& out, const float
 #pragma unroll
             for (int k = 0; k < S::BLOCK_C; ++k) {
               const int channel = out.c0 + c + 8 * k;
-              column.store(y, inside, k, S::epilogue(sum[f][r][k][2 * h], channel, params),
+              column.store(true, y, inside, k, S::epilogue(sum[f][r][k][2 * h], channel, params),
                            S::epilogue(sum[f][r][k][2 * h + 1], channel + 1, params));
             }
           });
