@@ -30,7 +30,7 @@ __device__ __forceinline__ void conv_transpose2d_mma(const Out& out, const float
   fill_border<S>(out);
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
-  for (int task = threadIdx.x / 32; task < Piece::COUNT; task += blockDim.x / 32) {
+  for (int task = first_task<S::TURN>(); task < Piece::COUNT; task += blockDim.x / 32) {
     const Piece piece(task);
     const int top = piece.y * S::UP_Y - S::PHASE_Y;
     if (!is_made<S>(out, top + S::BLOCK_Y * S::UP_Y - 1)) continue;
