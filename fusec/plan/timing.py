@@ -47,6 +47,7 @@ UNITS_LOSS = 0.35  # share of the other units' time that the busiest one of a mu
 WAITING_LOSS = 0.96  # the same of units and waiting; and of the two where there are matrix instructions
 MATRIX_WAITING_LOSS = 0.1
 LINEAR_DEPTH = 64  # products of an output from which on a warp shares the sum
+PLANES_TOGETHER, ROW_TOGETHER = 4, 3  # values moved in the time of one, by eight channels and by four columns: generated code
 DEPTHWISE_TAP = 18.0  # instructions of a tap of a depthwise convolution for eight channels in planes
 MATRIX_THREADS, MATRIX_REGISTERS = 256.0, 128.0  # of a block with matrix instructions, of one of its threads
 STAGE_LATENCY = 216.0  # cycles: barrier, address set-up, filling the pipelines
@@ -111,7 +112,7 @@ class Work:
     depthwise: bool = False
     grouped: bool = False
     phases: tuple[int, int] = (1, 1)  # of a transposed convolution made as an ordinary one, whose channels its phases are
-    together: int = 1  # values a thread moves at once
+    together: int = 1  # values a thread moves in the time of one
     direct: bool = False  # reads device memory
     source: Access | None = None  # on a GPU, how it moves through an input there
     target: Access | None = None  # and through its output there
@@ -160,7 +161,8 @@ def works_of(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device
 
 def _load(chain: Chain, boxes: Boxes, tensor: str, device: Device) -> Work:
     """The copy of a staged input into scratch."""
-    return Work(*_made(boxes, tensor), reads=1.0, direct=True, together=layout_of(device, chain.shapes[tensor].channels).block,
+    block = layout_of(device, chain.shapes[tensor].channels).block
+    return Work(*_made(boxes, tensor), reads=1.0, direct=True, together=max(block, ROW_TOGETHER if device.matrix else 1),
                 source=_access(chain, boxes, tensor, device))
 
 
@@ -191,6 +193,7 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
     if not inputs:
         function = FUNCTION_COST if isinstance(layer, FUNCTIONS) else 0.0
         return replace(made, reads=_reads(layer, node, boxes.inside[:, boxes.index[first]]), extra=extra + function,
+                       together=_together(layer, chain.shapes[node.name].channels, device),
                        single=function > 0 or isinstance(layer, L.DepthToSpace | L.Flatten),
                        read_cost=MAX_READ if isinstance(layer, L.MaxPool2d) else 1.0)
     if not isinstance(layer, L.Conv2d):
@@ -206,6 +209,16 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
     return replace(made, inputs=inputs, kernel=layer.kernel, stride=layer.stride[1], depthwise=depthwise,
                    grouped=layer.groups > 1 and not eights, outputs_together=layer.out_channels // layer.groups,
                    linear=_is_linear(layer, chain.shapes[node.name], inputs))
+
+
+def _together(layer: L.Layer, channels: int, device: Device) -> int:
+    """Values that a thread moves in the time of one, where it takes eight channels or four columns at once."""
+    if not device.matrix:
+        return 1
+    if channels > matrix_time.FEW_CHANNELS:
+        pools = L.MaxPool2d | L.AvgPool2d
+        return PLANES_TOGETHER if isinstance(layer, L.Add | L.Activation | L.Upsample | L.Concat | pools) else 1
+    return ROW_TOGETHER if isinstance(layer, L.Add | L.Activation | L.Upsample | L.DepthToSpace) else 1
 
 
 def _is_linear(layer: L.Conv2d, shape: Shape, inputs: int) -> bool:
@@ -322,7 +335,7 @@ def _demand(work: Work, device: Device) -> Demand:
     channels, rows, columns = work.box
     if not work.inputs:
         step = 1.0 if work.source is None else np.maximum(1.0, work.source.columns / np.maximum(columns, 1))
-        return pointwise(work.outputs / work.together, work.reads, work.extra, step, work.source, work.target)
+        return pointwise(work.outputs / work.together, work.reads, work.extra * work.together, step, work.source, work.target)
     if device.matrix and not work.grouped:
         y, x = work.phases
         busy, path = matrix_time.cycles(matrix_time.Convolution(

@@ -76,7 +76,7 @@ class _Filters:
 class _MatrixMapper(PlanesMapper):
     libraries = PlanesMapper.libraries | {"conv2d_mma": "conv2d_mma.cuh", "conv2d_mma_pool": "conv2d_mma.cuh",
                                           "conv_transpose2d_mma": "conv_transpose2d_mma.cuh"}
-    needs = MappingProxyType({"conv_transpose2d_mma.cuh": "conv2d_mma.cuh"})
+    needs = MappingProxyType({**PlanesMapper.needs, "conv_transpose2d_mma.cuh": "conv2d_mma.cuh"})
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
         super().__init__(schedule, device)

@@ -7,6 +7,7 @@ others are left to the mapping shared with float32. Both add in the same order, 
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 
 from fusec.graph import layers as L
 from fusec.schedule.ir import Buffer, Layout, Schedule, Space, Stage
@@ -25,7 +26,11 @@ class PlanesMapper(CudaMapper):
 
     libraries = CudaMapper.libraries | {"copy_planes": "planes.cuh", "sum_planes": "planes.cuh", "sum_rows": "rows.cuh",
                                         "upsample_rows": "rows.cuh", "depth_to_space_rows": "rows.cuh",
+                                        "upsample_planes": "planes.cuh", "concat_planes": "planes.cuh",
+                                        "max_pool2d_planes": "pool_planes.cuh", "avg_pool2d_planes": "pool_planes.cuh",
                                         "depthwise_planes": "depthwise_planes.cuh"}
+
+    needs = MappingProxyType({"pool_planes.cuh": "pool.cuh"})
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
         super().__init__(schedule, device)
@@ -82,9 +87,19 @@ class PlanesMapper(CudaMapper):
         if self._sums(stage) and stage.writes.layout is Layout.NCHW:
             return (self.call(index, stage, "sum_rows", self._run(stage), self.shifted(stage)),)
         calls = super().stage(index, stage)
-        if calls[0].function in ("upsample", "depth_to_space") and stage.writes.layout is Layout.NCHW:
+        if stage.writes.layout is Layout.NCHW and calls[0].function in ("upsample", "depth_to_space"):
             return (self._with(calls[0], f"{calls[0].function}_rows", self._run(stage)),)
+        if self.is_whole(stage.writes) and calls[0].function in ("upsample", "max_pool2d", "avg_pool2d", "concat"):
+            return tuple(self._with(c, f"{c.function}_planes", {}) if self._moves_planes(stage, i) else c
+                         for i, c in enumerate(calls))
         return calls
+
+    def _moves_planes(self, stage: Stage, operand: int) -> bool:
+        """Whether an operand's eights of channels become eights of the output, each by one thread."""
+        channels = [self.shape(r.buffer).channels for r in stage.reads]
+        last = operand == len(channels) - 1
+        aligned = sum(channels[:operand]) % 8 == 0 and (last or channels[operand] % 8 == 0)
+        return aligned and self._is_eights(stage.reads[operand].buffer)
 
     def _run(self, stage: Stage) -> G.Numbers:
         """Columns of a row that a thread takes: four, as long as all threads find some."""

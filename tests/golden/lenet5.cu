@@ -142,7 +142,7 @@ __device__ __forceinline__ int least(int a, int b) { return a < b ? a : b; }
 
 __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 
-// The larger and the smaller of two values; NaN if the first is NaN.
+// The larger and the smaller of two values; NaN if the first is NaN. `larger` is NaN if either is, for pools.
 #if __CUDA_ARCH__ >= 800
 __device__ __forceinline__ float maximum(float v, float w) {
   float larger;
@@ -154,7 +154,9 @@ __device__ __forceinline__ float minimum(float v, float w) {
   asm("min.NaN.f32 %0, %1, %2;" : "=f"(smaller) : "f"(v), "f"(w));
   return smaller;
 }
+__device__ __forceinline__ float larger(float v, float best) { return maximum(v, best); }
 #else
+__device__ __forceinline__ float larger(float v, float best) { return v > best || v != v ? v : best; }
 __device__ __forceinline__ float maximum(float v, float w) { return v < w ? w : v; }
 __device__ __forceinline__ float minimum(float v, float w) { return v > w ? w : v; }
 #endif
@@ -433,7 +435,7 @@ __device__ __forceinline__ void conv2d_pool(const Out& out, const float* __restr
               const float v = S::epilogue(sum[i][k][p], channel + k, params);
               float& best = pooled[i][k][p / P::KERNEL_X];
               if (P::MEAN) best = __fadd_rn(best, v);  // never fused with a product in v, as it is not across a barrier
-              else best = v > best || v != v ? v : best;
+              else best = larger(v, best);
             }
       }
     }
@@ -627,7 +629,7 @@ struct Stage6 {
 };
 
 extern "C" __global__ void __launch_bounds__(192, 2)
-k_1d3f01db4039(const value_t* __restrict__ in0, value_t* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
+k_021da231cd6b(const value_t* __restrict__ in0, value_t* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
   extern __shared__ __align__(16) value_t scratch[];
   const int tile = blockIdx.x;
   const int tile_c = tile % 1 * 10;

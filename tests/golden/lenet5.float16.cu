@@ -280,7 +280,7 @@ __device__ __forceinline__ int least(int a, int b) { return a < b ? a : b; }
 
 __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 
-// The larger and the smaller of two values; NaN if the first is NaN.
+// The larger and the smaller of two values; NaN if the first is NaN. `larger` is NaN if either is, for pools.
 #if __CUDA_ARCH__ >= 800
 __device__ __forceinline__ float maximum(float v, float w) {
   float larger;
@@ -292,7 +292,9 @@ __device__ __forceinline__ float minimum(float v, float w) {
   asm("min.NaN.f32 %0, %1, %2;" : "=f"(smaller) : "f"(v), "f"(w));
   return smaller;
 }
+__device__ __forceinline__ float larger(float v, float best) { return maximum(v, best); }
 #else
+__device__ __forceinline__ float larger(float v, float best) { return v > best || v != v ? v : best; }
 __device__ __forceinline__ float maximum(float v, float w) { return v < w ? w : v; }
 __device__ __forceinline__ float minimum(float v, float w) { return v > w ? w : v; }
 #endif
@@ -606,6 +608,22 @@ __device__ __forceinline__ void sum_planes(const Out& out, const float* __restri
     };
     (add(load_octet(rest, o.n, channel, o.y, o.x)), ...);
     store_octet<S>(out, params, o.n, o.c, o.y, o.x, sum);
+  });
+}
+
+// As `upsample` and `concat`, eight channels at a time.
+template <class S, class Out, class In>
+__device__ __forceinline__ void upsample_planes(const Out& out, const float* __restrict__ params, const In& in) {
+  each_octet<S, 1>(out, [&](const auto& o) {
+    store_octet<S>(out, params, o.n, o.c, o.y, o.x,
+                   load_octet(in, o.n, out.c0 + o.c - in.c0, (o.y + S::PHASE_Y) / S::FACTOR_Y + S::OFFSET_Y,
+                              (o.x + S::PHASE_X) / S::FACTOR_X + S::OFFSET_X));
+  });
+}
+template <class S, class Out, class In>
+__device__ __forceinline__ void concat_planes(const Out& out, const float* __restrict__ params, const In& in) {
+  each_octet<S, 1>(channels_from<S::FIRST>(out), [&](const auto& o) {
+    store_octet<S>(out, params, o.n, S::FIRST + o.c, o.y, o.x, load_octet(in, o.n, o.c, o.y, o.x));
   });
 }
 
@@ -1059,7 +1077,7 @@ __device__ __forceinline__ void conv2d_mma_pool(const Out& out, const float* __r
                 const float v = value(rounded(S::epilogue(sum[tap / 2][r][k][tap % 2 * 2 + j], channel, params)));
                 float& best = pooled[k][j];
                 if (P::MEAN) best = __fadd_rn(best, v);
-                else best = v > best || v != v ? v : best;
+                else best = larger(v, best);
               }
       }
     }
@@ -1182,7 +1200,7 @@ struct Stage7 {
 };
 
 extern "C" __global__ void __launch_bounds__(128, 4)
-k_2afcfc58a901(const value_t* __restrict__ in0, value_t* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
+k_0d2986686f6d(const value_t* __restrict__ in0, value_t* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
   extern __shared__ __align__(16) value_t scratch[];
   const int tile = blockIdx.x;
   const int tile_c = tile % 1 * 10;

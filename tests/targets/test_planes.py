@@ -166,3 +166,42 @@ def test_enlarged_images(channels: int, block: int, order: L.DepthToSpaceOrder) 
     ending = thin(network(L.Input(channels // block**2), a=conv(channels), d=L.DepthToSpace(block, order)))
     check(ending, [(1, *tile)], (2, 13, 19), "depth_to_space_rows")
     check(ending, [(1, tile[0], 24 * block, 10 * block)], (1, 25, 19), "depth_to_space_rows", step=4 * block)
+
+
+def avg_pool(k: int, stride: int, pad: int, counted: bool) -> L.AvgPool2d:
+    return L.AvgPool2d((k, k), (stride, stride), padding=L.Padding(*[pad] * 4), count_include_pad=counted)
+
+
+@pytest.mark.parametrize("channels", [16, 13])
+@pytest.mark.parametrize(("layer", "wanted"), [(max_pool(3, 2, pad=1), "max_pool2d_planes"),
+                                               (max_pool(3, 1), "max_pool2d_planes"),
+                                               (avg_pool(2, 1, 0, True), "avg_pool2d_planes"),
+                                               (L.Upsample((2, 3)), "upsample_planes")], ids=["max", "inner", "average", "up"])
+def test_pools_and_upsampling(layer: L.Layer, wanted: str, channels: int) -> None:
+    """Averages of four values are exact; a pool that shares its input reads it guarded."""
+    check(between(channels, p=layer), [(1, 5, 4, 6), (2, 5, 2, 3)], (2, 11, 19), wanted)
+    check(between(channels, p=layer), [(1, 5, 4, 6)], (2, 11, 19), wanted, staged=False)
+    if isinstance(layer, L.MaxPool2d) and layer.padding:
+        same = between(channels, r=L.Relu(), p=max_pool(3, 1, pad=1), s=(L.Add(), "p", "r"))
+        check(same, [(1, 5, 4, 6)], (2, 11, 19), wanted)
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_padded_averages_have_the_bits_of_one_value_at_a_time(counted: bool) -> None:
+    """The border's averages are no short fractions: they are compared with a tile that has every pixel of the image."""
+    graph = between(13, p=avg_pool(3, 2, 1, counted))
+    x = np.random.default_rng(5).normal(size=(2, 3, 11, 19)).astype(np.float16).astype(np.float32)
+    machine = Machine(in_precision(DEVICES["h200"], "float16"))
+    made = [RUNNER.run(schedule_in("float16", graph, tile), {"x": x}, machine) for tile in ((1, 5, 3, 4), (1, 5, 6, 10))]
+    assert "avg_pool2d_planes" in functions(schedule_in("float16", graph, (1, 5, 3, 4)), "float16")
+    assert_same_bits(*made)
+    wanted = chain_reference(whole_chain(graph), {"x": x})["last"]
+    np.testing.assert_allclose(made[0], wanted, atol=0.02 * np.abs(wanted).max())
+
+
+def test_concatenation_moves_planes_where_they_are_aligned() -> None:
+    graph = between(16, a=conv(13), c=(L.Concat(), "first", "a", "first"), d=(L.Concat(), "c", "a"))
+    wanted = functions(schedule_in("float16", graph, (1, 5, 4, 6)), "float16")
+    assert wanted.count("concat_planes") == 1
+    assert wanted.count("concat") == 4
+    check(graph, [(1, 5, 4, 6), (2, 5, 3, 2)], (2, 9, 13), "concat_planes")

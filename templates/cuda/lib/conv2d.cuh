@@ -142,7 +142,7 @@ __device__ __forceinline__ void conv2d_pool(const Out& out, const float* __restr
               const float v = S::epilogue(sum[i][k][p], channel + k, params);
               float& best = pooled[i][k][p / P::KERNEL_X];
               if (P::MEAN) best = __fadd_rn(best, v);  // never fused with a product in v, as it is not across a barrier
-              else best = v > best || v != v ? v : best;
+              else best = larger(v, best);
             }
       }
     }

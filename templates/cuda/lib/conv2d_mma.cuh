@@ -347,7 +347,7 @@ __device__ __forceinline__ void conv2d_mma_pool(const Out& out, const float* __r
                 const float v = value(rounded(S::epilogue(sum[tap / 2][r][k][tap % 2 * 2 + j], channel, params)));
                 float& best = pooled[k][j];
                 if (P::MEAN) best = __fadd_rn(best, v);
-                else best = v > best || v != v ? v : best;
+                else best = larger(v, best);
               }
       }
     }

@@ -16,7 +16,7 @@ __device__ __forceinline__ void each_phase_row(const Out& out, const Piece& piec
 #pragma unroll
   for (int r = 0; r < S::BLOCK_Y; ++r) {
     const int y = (piece.y + r) * S::UP_Y + phase_y - S::PHASE_Y;
-    if (piece.y + r >= piece.own && unsigned(y - S::ROW) < unsigned(S::ROWS) && is_made<S>(out, y)) f(r, y);
+    if (piece.owns(piece.y + r) && unsigned(y - S::ROW) < unsigned(S::ROWS) && is_made<S>(out, y)) f(r, y);
   }
 }
 
@@ -30,7 +30,7 @@ __device__ __forceinline__ void conv_transpose2d_mma(const Out& out, const float
   fill_border<S>(out);
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
-  for (int task = threadIdx.x / 32; task < Piece::COUNT; task += blockDim.x / 32) {
+  for (int task = first_task<S::TURN>(); task < Piece::COUNT; task += blockDim.x / 32) {
     const Piece piece(task);
     const int top = piece.y * S::UP_Y - S::PHASE_Y;
     if (!is_made<S>(out, top + S::BLOCK_Y * S::UP_Y - 1)) continue;

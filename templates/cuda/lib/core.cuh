@@ -133,7 +133,7 @@ __device__ __forceinline__ int least(int a, int b) { return a < b ? a : b; }
 
 __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 
-// The larger and the smaller of two values; NaN if the first is NaN.
+// The larger and the smaller of two values; NaN if the first is NaN. `larger` is NaN if either is, for pools.
 #if __CUDA_ARCH__ >= 800
 __device__ __forceinline__ float maximum(float v, float w) {
   float larger;
@@ -145,7 +145,9 @@ __device__ __forceinline__ float minimum(float v, float w) {
   asm("min.NaN.f32 %0, %1, %2;" : "=f"(smaller) : "f"(v), "f"(w));
   return smaller;
 }
+__device__ __forceinline__ float larger(float v, float best) { return maximum(v, best); }
 #else
+__device__ __forceinline__ float larger(float v, float best) { return v > best || v != v ? v : best; }
 __device__ __forceinline__ float maximum(float v, float w) { return v < w ? w : v; }
 __device__ __forceinline__ float minimum(float v, float w) { return v > w ? w : v; }
 #endif

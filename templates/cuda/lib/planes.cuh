@@ -179,3 +179,19 @@ __device__ __forceinline__ void sum_planes(const Out& out, const float* __restri
     store_octet<S>(out, params, o.n, o.c, o.y, o.x, sum);
   });
 }
+
+// As `upsample` and `concat`, eight channels at a time.
+template <class S, class Out, class In>
+__device__ __forceinline__ void upsample_planes(const Out& out, const float* __restrict__ params, const In& in) {
+  each_octet<S, 1>(out, [&](const auto& o) {
+    store_octet<S>(out, params, o.n, o.c, o.y, o.x,
+                   load_octet(in, o.n, out.c0 + o.c - in.c0, (o.y + S::PHASE_Y) / S::FACTOR_Y + S::OFFSET_Y,
+                              (o.x + S::PHASE_X) / S::FACTOR_X + S::OFFSET_X));
+  });
+}
+template <class S, class Out, class In>
+__device__ __forceinline__ void concat_planes(const Out& out, const float* __restrict__ params, const In& in) {
+  each_octet<S, 1>(channels_from<S::FIRST>(out), [&](const auto& o) {
+    store_octet<S>(out, params, o.n, S::FIRST + o.c, o.y, o.x, load_octet(in, o.n, o.c, o.y, o.x));
+  });
+}

@@ -11,7 +11,7 @@ __device__ __forceinline__ void max_pool2d(const Out& out, const float* __restri
         const int iy = y + ky * S::DILATION_Y, ix = x + kx * S::DILATION_X;
         const float v = S::GUARDED ? in.guarded(o.n, out.c0 + o.c - in.c0, iy, ix, -infinity())
                                    : in.at(o.n, out.c0 + o.c - in.c0, iy, ix);
-        best = v > best || v != v ? v : best;
+        best = larger(v, best);
       }
     out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(best, out.c0 + o.c, params));
   });
@@ -25,7 +25,15 @@ __device__ __forceinline__ int taps_within(int start, int kernel, int dilation, 
   return last > from ? last - from : 0;
 }
 
-// Averages divide by the taps inside the padded image, or inside the image alone.
+// Averages divide by the taps inside the padded image, or inside the image alone; the window starts at (y, x).
+template <class S, class In>
+__device__ __forceinline__ int taps_counted(const In& in, int y, int x) {
+  constexpr int TOP = S::PADDING_COUNTS ? S::BEFORE_Y : 0, BOTTOM = S::PADDING_COUNTS ? S::AFTER_Y : 0;
+  constexpr int LEFT = S::PADDING_COUNTS ? S::BEFORE_X : 0, RIGHT = S::PADDING_COUNTS ? S::AFTER_X : 0;
+  return taps_within(in.y0 + y, S::KERNEL_Y, S::DILATION_Y, -TOP, in.height + BOTTOM) *
+         taps_within(in.x0 + x, S::KERNEL_X, S::DILATION_X, -LEFT, in.width + RIGHT);
+}
+
 template <class S, class Out, class In>
 __device__ __forceinline__ void avg_pool2d(const Out& out, const float* __restrict__ params, const In& in) {
   each_position<S>(out, [&](const Position<S>& o) {
@@ -36,10 +44,7 @@ __device__ __forceinline__ void avg_pool2d(const Out& out, const float* __restri
 #pragma unroll S::UNROLL_X
       for (int kx = 0; kx < S::KERNEL_X; ++kx)
         sum += in.at(o.n, out.c0 + o.c - in.c0, y + ky * S::DILATION_Y, x + kx * S::DILATION_X);
-    constexpr int TOP = S::PADDING_COUNTS ? S::BEFORE_Y : 0, BOTTOM = S::PADDING_COUNTS ? S::AFTER_Y : 0;
-    constexpr int LEFT = S::PADDING_COUNTS ? S::BEFORE_X : 0, RIGHT = S::PADDING_COUNTS ? S::AFTER_X : 0;
-    const int count = taps_within(in.y0 + y, S::KERNEL_Y, S::DILATION_Y, -TOP, in.height + BOTTOM) *
-                      taps_within(in.x0 + x, S::KERNEL_X, S::DILATION_X, -LEFT, in.width + RIGHT);
+    const int count = taps_counted<S>(in, y, x);
     out.template store<S::INSIDE>(o.n, o.c, o.y, o.x, S::epilogue(count > 0 ? sum / float(count) : 0.0f, out.c0 + o.c, params));
   });
 }
