@@ -12,9 +12,6 @@ __device__ __forceinline__ float warp_max(float v) {
   return v;
 }
 
-// The larger of two values; NaN when either is.
-__device__ __forceinline__ float larger(float v, float best) { return v > best || v != v ? v : best; }
-
 // The mean over the whole image, which the box that is read holds. A lane adds its values of one row in single precision, the
 // rows in double precision.
 template <class S, class Out, class In>
