@@ -40,7 +40,7 @@ from fusec.plan.boxes import Boxes, boxes_of  # noqa: E402
 from fusec.plan.construct import construct  # noqa: E402
 from fusec.plan.cost import sizes_of  # noqa: E402
 from fusec.plan.lock import Decision  # noqa: E402
-from fusec.plan.partition import DOUBT, is_chain  # noqa: E402
+from fusec.plan.partition import doubt_of, is_chain  # noqa: E402
 from fusec.plan.search import Choice, Search  # noqa: E402
 from fusec.runtime.cache import Cache  # noqa: E402
 from fusec.schedule.ir import Chain, Schedule, Tile  # noqa: E402
@@ -207,7 +207,7 @@ class Fit:
         p = np.zeros(len(self.measured))
         for places, chain, boxes, staged, scratch in self.together:
             seconds = timing.time_of(chain, boxes, staged, scratch, self.device).seconds
-            p[places] = 1e3 * seconds * (DOUBT if len(chain.names) > 1 else 1)
+            p[places] = 1e3 * seconds * (doubt_of(self.device) if len(chain.names) > 1 else 1)
         return p
 
     def cost(self, report: bool = False) -> float:

@@ -192,6 +192,6 @@ ONE_LAYER = "name: one\ninput: {name: picture, channels: 1}\nlayers: [{name: onl
 ])
 def test_where_nothing_is_fused_it_says_why(net: str, fuse: str, reason: str | None, tmp_path: Path,
                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition, "DOUBT", 1e9)  # no chain promises that much
+    monkeypatch.setattr(partition, "doubt_of", lambda device: 1e9)  # no chain promises that much
     said = invoke("plan", write(tmp_path, net), "--device", "t4", "--fuse", fuse).stdout.splitlines()
     assert [line for line in said if "is fused" in line] == ([] if reason is None else [f"nothing is fused: {reason}"])

@@ -104,7 +104,7 @@ def test_the_source_does_not_depend_on_the_planner(name: str, device: Device, tm
     wanted = pipeline.generate(planned)
     path = tmp_path / "net.lock"
     path.write_text(text_of(pipeline.to_lock(planned)), encoding="utf-8")
-    monkeypatch.setattr(partition, "DOUBT", 2.0)
+    monkeypatch.setattr(partition, "doubt_of", lambda device: 2.0)
     for constant in ("CPU_EFFICIENCY", "WAITING_LOSS", "BLOCK_LATENCY", "STAGE_LATENCY", "CPU_STAGE", "ROW_COST"):
         monkeypatch.setattr(timing, constant, 9 * getattr(timing, constant))
     monkeypatch.setattr(search, "CHANNEL_TILES", (4,))

@@ -15,7 +15,17 @@ from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph
 from fusec.graph.simplify import simplify
 from fusec.plan.cost import Nominal, cost, nominal_for
-from fusec.plan.partition import DOUBT, LONGEST_CHAIN, Prices, cheapest, closed, depth_first, is_chain, partition, signature
+from fusec.plan.partition import (
+    LONGEST_CHAIN,
+    Prices,
+    cheapest,
+    closed,
+    depth_first,
+    doubt_of,
+    is_chain,
+    partition,
+    signature,
+)
 from fusec.plan.search import Planned, plan, variants
 from fusec.schedule.ir import Chain
 from fusec.targets.device import DEVICES, Device, generic_host
@@ -177,7 +187,7 @@ class TestDynamicProgramming:
             if closed(graph, part):
                 try:
                     schedule = plan(Chain(graph, part), device, nominal)
-                    seconds[part] = cost(schedule, device, nominal).seconds * (DOUBT if len(part) > 1 else 1)
+                    seconds[part] = cost(schedule, device, nominal).seconds * (doubt_of(device) if len(part) > 1 else 1)
                 except Infeasible:
                     assert len(part) > 1
         alone = {part: sum(seconds[(n,)] for n in part) for part in seconds}
