@@ -230,8 +230,8 @@ def _is_linear(layer: L.Conv2d, shape: Shape, inputs: int) -> bool:
 
 
 def _access(chain: Chain, boxes: Boxes, tensor: str, device: Device) -> Access | None:
-    """How stages move through a chain's input or output in a GPU's memory."""
-    if device.target != "cuda":
+    """How stages without matrix instructions move through a chain's input or output in a GPU's memory."""
+    if device.target != "cuda" or device.matrix:
         return None
     i, tile = boxes.index[tensor], boxes.extent[2, boxes.index[chain.output]]
     columns, size = boxes.inside[2, i], int(boxes.size[2, i])
