@@ -17,7 +17,7 @@ from fusec.graph.shapes import param_shapes
 from fusec.plan.boxes import Boxes
 from fusec.plan.construct import channels_held, layout_of
 from fusec.plan.counting import Ints
-from fusec.plan.placement import lives, offsets, phases
+from fusec.plan.placement import Life, lives, offsets, phases
 from fusec.schedule.ir import Chain, Layout
 from fusec.targets.device import Device
 
@@ -25,12 +25,30 @@ MOST_RESIDENT = 64 * 1024  # bytes of weights that a block may keep in scratch, 
 MOST_COPIED = 16 * 1024  # bytes of weights that a block copies into scratch where there is room, for other kernels
 
 
-def scratch_elements(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device) -> Ints:
-    """(N,) elements of scratch one block needs."""
+def scratch_elements(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device, limit: int | None = None) -> Ints:
+    """(N,) elements of scratch one block needs.
+
+    Parameters
+    ----------
+    limit
+        Where a block needs more than that, whatever the places, what is alive at once will do.
+    """
     kept = lives(chain, staged, boxes.folded)
-    sizes = [_size(boxes, life.tensor, device) for life in kept]
-    ends = [o + s for o, s in zip(offsets(kept, sizes, device.element), sizes, strict=True)]
-    return np.max(np.stack(ends), axis=0) if ends else np.zeros(len(boxes.images), dtype=np.int64)
+    if not kept:
+        return np.zeros(len(boxes.images), dtype=np.int64)
+    sizes = np.stack([_size(boxes, life.tensor, device) for life in kept])
+    if limit is None:
+        return _taken(kept, sizes, device)
+    most = np.max([sizes[[x.first <= life.first <= x.last for x in kept]].sum(axis=0) for life in kept], axis=0)
+    fits = np.flatnonzero(most <= limit)
+    if fits.size:
+        most[fits] = _taken(kept, sizes[:, fits], device)
+    return np.asarray(most)
+
+
+def _taken(kept: list[Life], sizes: Ints, device: Device) -> Ints:
+    """(N,) elements up to the end of the last buffer."""
+    return np.asarray(np.max(np.stack(offsets(kept, list(sizes), device.element)) + sizes, axis=0))
 
 
 def resident_bytes(chain: Chain, device: Device) -> int:
@@ -70,7 +88,9 @@ def peak_stage(chain: Chain, boxes: Boxes, staged: Collection[str], device: Devi
 def _size(boxes: Boxes, tensor: str, device: Device) -> Ints:
     channels, height, width = boxes.extent[:, boxes.index[tensor]]
     layout = layout_of(device, int(boxes.size[0, boxes.index[tensor]]))
-    if layout is not Layout.NCHW:
+    if layout is Layout.NC8HW8:
+        channels = -(-channels // layout.block) * layout.block
+    elif layout is not Layout.NCHW:
         values, where = np.unique(channels, return_inverse=True)
         channels = np.array([channels_held(int(c), layout, device) for c in values], dtype=np.int64)[where]
     return np.asarray(boxes.images * channels * height * width)

@@ -34,6 +34,7 @@ IMAGE_TILES = (1, 2, 4, 8, 16, 32)
 LONGEST_STEP = 32  # rows of a step
 STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # of an image, one above the other
 POINTWISE = (L.GlobalPool2d, L.Flatten, L.Activation, L.Elementwise, L.Concat, L.SpaceToDepth, L.SliceChannels, L.Crop, L.Pad)
+REFINED = 1.3  # a coarse grid whose best takes as many times that of the other kind's, tiles or strips, is not made finer
 KIB = 1024
 
 
@@ -143,34 +144,40 @@ class Search:
         The best tile and the best strip come first, then others of the coarse grids: those are far enough apart to be worth
         trying where the model may err, and neighbours of the best are not.
         """
-        found = [c for c in (self._best_tiles(batch, count), self._best_strips(batch, count)) if c]
+        tiles, strips = self._coarse_tiles(batch, count), self._coarse_strips(batch, count)
+        limit = REFINED * min((c[0].seconds for c in (tiles, strips) if c), default=0.0)
+        if tiles and tiles[0].seconds <= limit:
+            tiles = _improved(tiles, self._finer_tiles(tiles[0].candidate.tile, batch))
+        if strips and strips[0].seconds <= limit:
+            strips = _improved(strips, self._finer_strips(strips[0].candidate, batch))
+        found = [c for c in (tiles, strips) if c]
         if not found:
             raise Infeasible(self._tightest(batch))
         first, rest = [c[0] for c in found], [c for choices in found for c in choices[1:]]
         return tuple(c for choices in (first, rest) for c in sorted(choices, key=lambda c: c.seconds))[:count]
 
-    def _best_tiles(self, batch: int, count: int) -> list[Choice]:
+    def _coarse_tiles(self, batch: int, count: int) -> list[Choice]:
         images = tuple(n for n in IMAGE_TILES if n <= batch) or (1,)
-        found = self._fastest(self._tiles(self._channel_tiles(), [self._coarse(axis) for axis in (1, 2)], images), batch, count)
-        if not found:
-            return found
-        tile = found[0].candidate.tile
-        sides = [self._fine(axis, side) for axis, side in ((1, tile.height), (2, tile.width))]
-        finer = self._fastest(self._tiles((tile.channels,), sides, (tile.images,)), batch)
-        return _improved(found, finer)
+        return self._fastest(self._tiles(self._channel_tiles(), [self._coarse(axis) for axis in (1, 2)], images), batch, count)
 
-    def _best_strips(self, batch: int, count: int) -> list[Choice]:
+    def _finer_tiles(self, tile: Tile, batch: int) -> list[Choice]:
+        """The fastest tile in the neighbourhood of `tile`."""
+        sides = [self._fine(axis, side) for axis, side in ((1, tile.height), (2, tile.width))]
+        return self._fastest(self._tiles((tile.channels,), sides, (tile.images,)), batch)
+
+    def _coarse_strips(self, batch: int, count: int) -> list[Choice]:
         """The fastest strips; none where nothing is gained by walking, whatever the steps."""
         grain = self.family.granularity[1]
         steps = [grain << k for k in range(6) if grain << k <= max(LONGEST_STEP, grain)]
-        found = self._fastest(self._strips(steps, STRIPS, self._coarse(2)), batch, count)
-        if not found or found[0].candidate.step is None:
-            return []
-        tile, step = found[0].candidate.tile, found[0].candidate.step
+        return self._fastest(self._strips(steps, STRIPS, self._coarse(2)), batch, count)
+
+    def _finer_strips(self, best: Candidate, batch: int) -> list[Choice]:
+        """The fastest strip in the neighbourhood of `best`."""
+        grain, tile, step = self.family.granularity[1], best.tile, best.step
+        assert step is not None
         strips = -(-self.family.size[1] // tile.height)
         steps = [step * k // 8 // grain * grain for k in (5, 6, 7, 8, 10, 12)]
-        finer = self._fastest(self._strips(steps, range(max(1, strips - 2), strips + 3), self._fine(2, tile.width)), batch)
-        return _improved(found, finer)
+        return self._fastest(self._strips(steps, range(max(1, strips - 2), strips + 3), self._fine(2, tile.width)), batch)
 
     def seconds(self, choice: Choice, batch: int) -> float:
         """What the model expects of a candidate at another batch size."""
@@ -195,9 +202,10 @@ class Search:
             boxes = self._boxes(candidates, batch)
             yield from ((boxes, staged) for staged in self.staging)
 
-    def _scratch(self, boxes: Boxes, staged: Collection[str]) -> Ints:
-        """(N,) bytes of scratch one block needs for its buffers."""
-        return self.device.element * scratch_elements(self.chain, boxes, staged, self.device)
+    def _scratch(self, boxes: Boxes, staged: Collection[str], limit: int | None = None) -> Ints:
+        """(N,) bytes of scratch one block needs for its buffers; beyond the limit at least so many."""
+        element = self.device.element
+        return element * scratch_elements(self.chain, boxes, staged, self.device, None if limit is None else limit // element)
 
     def _fits(self, scratch: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         return np.asarray(scratch + self.resident <= self.limit) if self.hard else np.ones(len(scratch), dtype=np.bool_)
@@ -212,8 +220,11 @@ class Search:
         for staged in self.staging:
             if boxes.folded and not self._keeps_rows(boxes.folded, staged):
                 continue
-            scratch = self._scratch(boxes, staged)
-            seconds = np.where(self._fits(scratch), time_of(self.chain, boxes, staged, scratch, self.device).seconds, np.inf)
+            scratch = self._scratch(boxes, staged, self.limit if self.hard else None)
+            fits = self._fits(scratch)
+            if not fits.any():
+                continue
+            seconds = np.where(fits, time_of(self.chain, boxes, staged, scratch, self.device).seconds, np.inf)
             order = np.argsort(seconds, kind="stable")[:count]
             found += [Choice(candidates[i], staged, float(seconds[i])) for i in order if np.isfinite(seconds[i])]
         return sorted(found, key=lambda c: c.seconds)[:count]

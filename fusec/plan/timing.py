@@ -13,7 +13,7 @@ the times of single stages on one core of an AVX-512 server (`benchmarks/stages.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,15 +41,12 @@ FUNCTIONS = (L.LocalResponseNorm, L.Softmax, L.LogSoftmax, L.Sigmoid, L.Tanh, L.
              L.Power, L.Sqrt, L.Exp, L.Div)  # the layers that take one
 ACTIVATION_COST = 1.2  # instructions of an epilogue's step per output
 
-# CUDA: blocks compute one stage after the other; what a stage asks for is in `simt_time` and `matrix_time`
+# CUDA: blocks compute one stage after the other; what a stage asks for is in `simt_time`
 BLOCK_RESERVE = 1024  # scratch bytes the driver keeps for itself per block
 UNITS_LOSS = 0.35  # share of the other units' time that the busiest one of a multiprocessor does not hide
-WAITING_LOSS = 0.96  # the same of units and waiting; and of the two where there are matrix instructions
-MATRIX_WAITING_LOSS = 0.1
+WAITING_LOSS = 0.96  # the same of units and waiting
 LINEAR_DEPTH = 64  # products of an output from which on a warp shares the sum
 PLANES_TOGETHER, ROW_TOGETHER = 4, 3  # values moved in the time of one, by eight channels and by four columns: generated code
-DEPTHWISE_TAP = 18.0  # instructions of a tap of a depthwise convolution for eight channels in planes
-MATRIX_THREADS, MATRIX_REGISTERS = 256.0, 128.0  # of a block with matrix instructions, of one of its threads
 STAGE_LATENCY = 216.0  # cycles: barrier, address set-up, filling the pipelines
 BLOCK_LATENCY = 765.0  # cycles to start a block
 
@@ -138,17 +135,22 @@ class Work:
 
 def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, device: Device) -> Timing:
     """Seconds of one launch of `chain` over all tiles; `scratch` (N,) in bytes per block."""
-    works = list(works_of(chain, boxes, staged, device).values())
+    stages = works_of(chain, boxes, staged, device)
+    works = list(stages.values())
     memory = _memory(chain, boxes, staged, scratch, device)
-    if device.target == "cuda":
-        taken = scratch + resident_bytes(chain, device) + copied_bytes(chain, device) + BLOCK_RESERVE
+    loss = OVERLAP_LOSS[device.target]
+    if device.matrix:
+        compute, blocks = _matrix(chain, stages, boxes, scratch, device)
+        loss = matrix_time.OVERLAP_LOSS
+    elif device.target == "cuda":
+        taken = scratch + copied_bytes(chain, device) + BLOCK_RESERVE
         compute, blocks = _cuda(works, boxes.tiles, boxes.steps + boxes.warm_up, device.scratch_per_core // taken, device)
         compute = compute * (WALKED if boxes.folded else 1.0)
     else:
         blocks = np.ones_like(boxes.tiles)
         compute = cpu_seconds(works, boxes.tiles, boxes.steps + boxes.warm_up, device)
     waves = -(-boxes.tiles // (device.cores * blocks))
-    return Timing(compute, memory, OVERLAP_LOSS[device.target], device.launch, blocks, waves)
+    return Timing(compute, memory, loss, device.launch, blocks, waves)
 
 
 def works_of(chain: Chain, boxes: Boxes, staged: Collection[str], device: Device) -> dict[str, Work]:
@@ -228,8 +230,8 @@ def _is_linear(layer: L.Conv2d, shape: Shape, inputs: int) -> bool:
 
 
 def _access(chain: Chain, boxes: Boxes, tensor: str, device: Device) -> Access | None:
-    """How stages move through a chain's input or output in a GPU's memory."""
-    if device.target != "cuda":
+    """How stages without matrix instructions move through a chain's input or output in a GPU's memory."""
+    if device.target != "cuda" or device.matrix:
         return None
     i, tile = boxes.index[tensor], boxes.extent[2, boxes.index[chain.output]]
     columns, size = boxes.inside[2, i], int(boxes.size[2, i])
@@ -295,7 +297,7 @@ def _cuda(works: list[Work], tiles: Ints, steps: Ints, most: Ints, device: Devic
     A core takes its tiles in rounds of as many blocks. A round lasts as long as its units are busy or as one block alone takes,
     whichever is longer, and a little more.
     """
-    demands = [(_demand(work, device), work.passes) for work in works]
+    demands = [(_demand(work), work.passes) for work in works]
     issue, reads, writes = (np.sum([getattr(d, unit) * n for d, n in demands], axis=0) for unit in ("issue", "reads", "writes"))
     path = BLOCK_LATENCY + STAGE_LATENCY * steps * len(works) + np.sum([d.path * n for d, n in demands], axis=0)
     longest = np.maximum(np.maximum(issue, reads), writes)
@@ -303,9 +305,8 @@ def _cuda(works: list[Work], tiles: Ints, steps: Ints, most: Ints, device: Devic
     per_core = -(-tiles // device.cores)
     blocks, best = _threads([d for d, _ in demands], np.minimum(most, per_core), device)
     path = path[best, np.arange(len(best))]
-    loss = MATRIX_WAITING_LOSS if device.matrix else WAITING_LOSS
     full, rest = per_core // blocks, per_core % blocks
-    cycles = full * _overlapped(blocks * busy, path, loss) + np.where(rest > 0, _overlapped(rest * busy, path, loss), 0.0)
+    cycles = full * _overlapped(blocks * busy, path) + np.where(rest > 0, _overlapped(rest * busy, path), 0.0)
     return np.asarray(cycles / device.clock), blocks
 
 
@@ -315,40 +316,52 @@ def _threads(demands: list[Demand], most: Ints, device: Device) -> tuple[Ints, I
     warps = device.registers_per_core // WARP // SCHEDULERS // (-(-wanted // 8) * 8)  # of one scheduler
     room = SCHEDULERS * warps // (THREADS / WARP)
     blocks = np.maximum(1, np.minimum(np.minimum(room, device.max_threads_per_core // THREADS), most))
-    if device.matrix:
-        best = np.full(len(most), int(np.argmax(THREADS[:, 0] == MATRIX_THREADS)))
-    else:
-        units = np.sum([d.units for d in demands], axis=0)
-        alone = (np.sum([d.alone for d in demands], axis=0) + 20 + THREADS / 5) / blocks
-        estimate = np.where((room >= 1) | (THREADS[0] == THREADS), units * np.sqrt(units) + alone * np.sqrt(alone), np.inf)
-        near = estimate * 0.94 <= estimate.min(axis=0)
-        best = len(THREADS) - 1 - np.argmax(near[::-1], axis=0)  # of equals the largest
+    units = np.sum([d.units for d in demands], axis=0)
+    alone = (np.sum([d.alone for d in demands], axis=0) + 20 + THREADS / 5) / blocks
+    estimate = np.where((room >= 1) | (THREADS[0] == THREADS), units * np.sqrt(units) + alone * np.sqrt(alone), np.inf)
+    near = estimate * 0.94 <= estimate.min(axis=0)
+    best = len(THREADS) - 1 - np.argmax(near[::-1], axis=0)  # of equals the largest
     return blocks[best, np.arange(len(best))].astype(np.int64), best
 
 
-def _overlapped(busy: Floats, waiting: Floats, loss: float) -> Floats:
-    return np.asarray(np.maximum(busy, waiting) + loss * np.minimum(busy, waiting))
+def _overlapped(busy: Floats, waiting: Floats) -> Floats:
+    return np.asarray(np.maximum(busy, waiting) + WAITING_LOSS * np.minimum(busy, waiting))
 
 
-def _demand(work: Work, device: Device) -> Demand:
+def _demand(work: Work) -> Demand:
     """What one pass of a stage asks of a multiprocessor."""
     channels, rows, columns = work.box
     if not work.inputs:
         step = 1.0 if work.source is None else np.maximum(1.0, work.source.columns / np.maximum(columns, 1))
         return pointwise(work.outputs / work.together, work.reads, work.extra * work.together, step, work.source, work.target)
-    if device.matrix and not work.grouped:
-        y, x = work.phases
-        busy, path = matrix_time.cycles(matrix_time.Convolution(
-            work.images * -(-columns // x), -(-rows // y), channels * y * x, work.inputs, work.kernel, work.stride, work.extra,
-            work.direct, work.pool))
-        return Demand(busy, 0 * busy, 0 * busy, path + 0 * THREADS, busy, path + 0 * THREADS, MATRIX_REGISTERS)
-    if device.matrix and work.depthwise:
-        taps = work.kernel[0] * work.kernel[1]
-        return pointwise(work.outputs / 8, taps, DEPTHWISE_TAP * taps + 8 * work.extra, 1.0, work.source, work.target)
     if work.linear:
         return linear(work.outputs, work.images, channels, work.inputs * work.kernel[0] * work.kernel[1], work.extra)
     return convolution(Convolution(work.images, channels, rows, columns, work.outputs_together, work.inputs, work.kernel,
                                    work.stride, work.pool, work.extra), work.source, work.target)
+
+
+def _matrix(chain: Chain, works: Mapping[str, Work], boxes: Boxes, scratch: Ints, device: Device) -> tuple[Floats, Ints]:
+    """Seconds of the busiest core in half precision, and the blocks that share one."""
+    resident = resident_bytes(chain, device)
+    stages = [(matrix_time.copy(w.outputs, w.together, device.element) if tensor in chain.inputs
+               else _matrix_demand(w, resident > 0), w.passes) for tensor, w in works.items()]
+    return matrix_time.kernel(stages, boxes.steps + boxes.warm_up, boxes.tiles, scratch + resident + BLOCK_RESERVE, device)
+
+
+def _matrix_demand(work: Work, resident: bool) -> matrix_time.Demand:
+    """What one pass of a stage asks for in half precision; `resident`: weights are in scratch."""
+    if not work.inputs:
+        if work.together == PLANES_TOGETHER:
+            return matrix_time.planes(work.outputs, work.reads, work.extra, work.direct)
+        return matrix_time.other(work.outputs / work.together, work.reads, work.extra * work.together, work.direct)
+    taps = work.kernel[0] * work.kernel[1]
+    if work.depthwise:
+        return matrix_time.planes(work.outputs, taps, work.extra, work.direct)
+    if work.grouped:
+        return matrix_time.grouped(work.outputs, work.inputs * taps, work.extra, work.direct)
+    (channels, rows, columns), (y, x) = work.box, work.phases
+    layer = matrix_time.Layer(work.inputs, work.kernel, work.stride, work.extra, work.direct, resident, work.pool)
+    return matrix_time.convolution(work.images * -(-columns // x), -(-rows // y), channels * y * x, layer)
 
 
 def cpu_seconds(works: Collection[Work], tiles: Ints, steps: Ints, device: Device) -> Floats:
