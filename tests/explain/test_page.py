@@ -131,7 +131,7 @@ def test_a_network_that_cannot_be_explored_says_why() -> None:
 
 
 def test_the_numbers_of_the_summary() -> None:
-    given = subject("lenet5")
+    given = subject("lenet5", "all")
     html = explain(given).html
     totals, single = given.report.totals, given.layerwise.totals
     assert f"{1 - totals.bytes_fused / totals.bytes_unfused:.0%} less moved" in html
@@ -144,7 +144,7 @@ def test_the_numbers_of_the_summary() -> None:
 
 def test_chains_of_one_layer_are_folded_away_where_they_are_many() -> None:
     assert "22 chains of one layer" in explain(subject("vgg_e")).html
-    assert "chains of one layer" not in explain(subject("artcnn_c4f16")).html
+    assert "chains of one layer" not in explain(subject("artcnn_c4f16", "all")).html
 
 
 def luminance(colour: str) -> float:
