@@ -20,9 +20,7 @@ from fusec.plan.lag import behind
 from fusec.plan.merge import merged_pools
 from fusec.plan.placement import lives, offsets
 from fusec.schedule.ir import Buffer, Chain, Execution, Footprint, Layout, Overlap, Read, Schedule, Space, Stage, Tile
-from fusec.targets.device import Device
-
-FEW_CHANNELS = 4  # up to which a tensor is not laid out in planes of eight
+from fusec.targets.device import FEW_CHANNELS, Device
 
 
 def construct(chain: Chain, tile: Tile, device: Device, staged: Collection[str], step: int | None = None,

@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusec.plan.counting import Ints
-from fusec.targets.device import Device
+from fusec.targets.device import FEW_CHANNELS, Device
 
 Floats = NDArray[np.float64]
 
 WARP = 32
-FEW_CHANNELS = 4  # input channels up to which taps and channels are one axis of products
 
 # what the mapping chooses from, and its estimate
 THREADS = np.array([[128.0], [192.0], [256.0], [384.0], [512.0]])  # of a block

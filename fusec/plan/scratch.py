@@ -19,9 +19,8 @@ from fusec.plan.construct import channels_held, layout_of
 from fusec.plan.counting import Ints
 from fusec.plan.placement import Life, lives, offsets, phases
 from fusec.schedule.ir import Chain, Layout
-from fusec.targets.device import Device
+from fusec.targets.device import RESIDENT_WEIGHTS, Device
 
-MOST_RESIDENT = 64 * 1024  # bytes of weights that a block may keep in scratch, for matrix instructions
 MOST_COPIED = 16 * 1024  # bytes of weights that a block copies into scratch where there is room, for other kernels
 
 
@@ -57,7 +56,7 @@ def resident_bytes(chain: Chain, device: Device) -> int:
         return 0
     convolutions = [n for n in chain.nodes if isinstance(n.layer, L.Conv2d) and n.layer.groups == 1]
     taken = sum(-(-_weights(chain, n) * device.element // 8) * 8 for n in convolutions)
-    return taken if taken <= MOST_RESIDENT else 0
+    return taken if taken <= RESIDENT_WEIGHTS else 0
 
 
 def copied_bytes(chain: Chain, device: Device) -> int:

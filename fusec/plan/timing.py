@@ -30,7 +30,7 @@ from fusec.plan.merge import merged_pools
 from fusec.plan.scratch import copied_bytes, resident_bytes
 from fusec.plan.simt_time import LINE, SCHEDULERS, THREADS, WARP, Access, Convolution, Demand, convolution, linear, pointwise
 from fusec.schedule.ir import Chain
-from fusec.targets.device import Device
+from fusec.targets.device import FEW_CHANNELS, Device
 
 Floats = NDArray[np.float64]
 
@@ -202,7 +202,7 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
         kernel, phases = (1, 1), (1, 1)
         if isinstance(layer, L.ConvTranspose2d):  # only every stride-th tap meets an input
             kernel = (-(-layer.kernel[0] // layer.stride[0]), -(-layer.kernel[1] // layer.stride[1]))
-            phased = layer.groups == 1 and layer.dilation == (1, 1) and inputs > matrix_time.FEW_CHANNELS
+            phased = layer.groups == 1 and layer.dilation == (1, 1) and inputs > FEW_CHANNELS
             phases = layer.stride if phased and device.matrix else (1, 1)
         return replace(made, inputs=inputs, kernel=kernel, grouped=phases == (1, 1), phases=phases,
                        outputs_together=chain.shapes[node.name].channels)
@@ -217,7 +217,7 @@ def _together(layer: L.Layer, channels: int, device: Device) -> int:
     """Values that a thread moves in the time of one, where it takes eight channels or four columns at once."""
     if not device.matrix:
         return 1
-    if channels > matrix_time.FEW_CHANNELS:
+    if channels > FEW_CHANNELS:
         pools = L.MaxPool2d | L.AvgPool2d
         return PLANES_TOGETHER if isinstance(layer, L.Add | L.Activation | L.Upsample | L.Concat | pools) else 1
     return ROW_TOGETHER if isinstance(layer, L.Add | L.Activation | L.Upsample | L.DepthToSpace) else 1

@@ -21,13 +21,12 @@ from fusec.targets import geometry as G
 from fusec.targets import octets
 from fusec.targets.base import Call, MappedKernel, Staging
 from fusec.targets.blocking import best_block, registers_left
-from fusec.targets.cuda_planes import FEW_CHANNELS, PlanesMapper
+from fusec.targets.cuda_planes import PlanesMapper
 from fusec.targets.cuda_simt import is_conv
-from fusec.targets.device import Device
+from fusec.targets.device import FEW_CHANNELS, RESIDENT_WEIGHTS, Device
 from fusec.targets.packing import by_phases, channel_fragments, round_up, tap_fragments
 
 COLUMNS = 5  # of a depthwise convolution, for which a thread is to have registers
-STAGED = 64 * 1024  # bytes of weights copied into scratch, at most
 
 
 def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None) -> MappedKernel:
@@ -158,7 +157,7 @@ class _MatrixMapper(PlanesMapper):
         """Choose the convolutions whose weights lie in scratch: all of them, where there is room. Returns its elements."""
         words = sum(self._filters(s).words for s in convolutions)
         room = self.device.scratch_per_block // self.device.element - self.scratch - 8
-        if 4 * words <= STAGED and 4 * words // self.device.element <= room:
+        if 4 * words <= RESIDENT_WEIGHTS and 4 * words // self.device.element <= room:
             self._resident = frozenset(convolutions)
             self.scratch = -(-self.scratch // 8) * 8
             return self.scratch + 4 * words // self.device.element

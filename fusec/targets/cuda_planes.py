@@ -15,10 +15,8 @@ from fusec.targets import geometry as G
 from fusec.targets import octets
 from fusec.targets.base import Call
 from fusec.targets.cuda_simt import CudaMapper, is_conv
-from fusec.targets.device import Device
+from fusec.targets.device import FEW_CHANNELS, Device
 from fusec.targets.packing import depthwise, round_up
-
-FEW_CHANNELS = 4  # up to which a tensor has no planes
 
 
 class PlanesMapper(CudaMapper):
