@@ -15,7 +15,7 @@ import numpy as np
 
 from fusec.graph import layers as L
 from fusec.graph.graph import Array
-from fusec.schedule.ir import Buffer, Execution, Schedule, Space, Stage
+from fusec.schedule.ir import Buffer, Execution, Layout, Schedule, Space, Stage
 from fusec.targets import fragments as F
 from fusec.targets import geometry as G
 from fusec.targets import octets
@@ -65,11 +65,15 @@ class _Filters:
         return -(-self.outputs // 8)
 
     @property
+    def steps(self) -> int:
+        """Turns of the outer loop over products: taps and channels by sixteens, or filter columns and channels by sixteens."""
+        height, width = self.kernel
+        return -(-self.depth * height * width // 16) if self.few else width * -(-self.depth // 16)
+
+    @property
     def words(self) -> int:
         """32-bit words of the packed weights."""
-        height, width = self.kernel
-        steps = -(-self.depth * height * width // 16) if self.few else width * -(-self.depth // 16) * height
-        return steps * self.groups * 64
+        return self.steps * (1 if self.few else self.kernel[0]) * self.groups * 64
 
 
 class _MatrixMapper(PlanesMapper):
@@ -213,17 +217,28 @@ class _MatrixMapper(PlanesMapper):
         block, filters, name, dtype = self.fragments[stage], self._filters(stage), stage.name, self.device.dtype
         pack, words = tap_fragments if filters.few else channel_fragments, filters.words
         weights = self.packer.add(words, lambda: pack(weight(), dtype, name))
-        body = (1 if filters.few else filters.kernel[0]) * block.fragments * block.rows * block.groups
+        body, steps = (1 if filters.few else filters.kernel[0]) * block.fragments * block.rows * block.groups, filters.steps
         numbers: G.Numbers = {
             "GROUP_IN": filters.depth, "FRAGMENTS": block.fragments, "BLOCK_Y": block.rows, "BLOCK_C": block.groups,
-            "WEIGHT_PITCH": 32 * filters.groups, "UNROLL": F.unrolled(self._matrix_work(stage, None).steps, body),
-            "TURN": self._deal(stage), "REUSED": str(block.reused).lower(), "FEW": str(filters.few).lower()}
+            "WEIGHT_PITCH": 32 * filters.groups, "STEPS": steps, "UNROLL": steps if block.held else F.unrolled(steps, body),
+            "TURN": self._deal(stage), "RELU": str(self._is_relu(stage)).lower(),
+            "BY_MATRIX": str(self._stores_matrices(stage)).lower(), "REUSED": str(block.reused).lower(), "HELD": str(block.held).lower(), "FEW": str(filters.few).lower()}
         home = f"params + {weights}"
         if stage in self._resident:
             home = f"scratch + {self.scratch}"
             self.staging.append(Staging(self.scratch, weights, words))
             self.scratch += 4 * words // self.device.element
         return numbers, f"reinterpret_cast<const uint2*>({home})"
+
+    @staticmethod
+    def _is_relu(stage: Stage) -> bool:
+        """Whether a stage's epilogue is a relu and nothing else."""
+        return stage.node is not None and [type(p.layer) for p in stage.node.epilogue] == [L.Relu]
+
+    def _stores_matrices(self, stage: Stage) -> bool:
+        """Whether a convolution stores whole matrices: there are instructions for it into scratch."""
+        planes = stage.writes.space is Space.SCRATCH and stage.writes.layout is Layout.NC8HW8
+        return planes and self.device.stores_matrices and not self.is_phased(stage)
 
     def _deal(self, stage: Stage) -> int:
         """Where a stage's tasks begin among those of the stages that run side by side with it."""

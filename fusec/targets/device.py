@@ -63,6 +63,11 @@ class Device:
         return self.target == "cuda" and self.dtype in HALF_SINCE
 
     @property
+    def stores_matrices(self) -> bool:
+        """Whether a warp stores 8 x 8 matrices of 16-bit elements into scratch (PTX ISA, stmatrix)."""
+        return self.matrix and int(self.arch.removeprefix("sm_")) >= 90
+
+    @property
     def machine(self) -> str:
         """What tells this machine from others of its name and cores: a GPU's own name ("" as in `board`), a CPU's caches."""
         if self.target == "cuda":

@@ -8,7 +8,7 @@ units, not measured.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, gcd
 
@@ -17,6 +17,7 @@ from fusec.targets.blocking import registers_left, resident_blocks
 THREADS = (128, 192, 256, 384, 512)
 MOST_SUMS = 96  # accumulators of a lane
 MOST_WEIGHTS = 64  # registers of weights held for all filter rows
+MOST_HELD = 72  # registers of weights held for all of a warp's tasks
 OTHER = 44  # registers besides sums, weights and a fragment
 UNROLLED = 192  # products a loop body may hold
 PRODUCT = 1.8  # cycles a multiprocessor takes for an m16n8k16 product
@@ -61,13 +62,15 @@ class Work:
 class Block:
     """Fragments side by side, rows (of the convolution) and groups of eight channels that a warp computes at once.
 
-    `reused`: an input row is loaded once for all filter rows, whose weights wait in registers.
+    `reused`: an input row is loaded once for all filter rows, whose weights wait in registers. `held`: all weights stay there
+    from one task to the next.
     """
 
     fragments: int
     rows: int
     groups: int
     reused: bool
+    held: bool = False
 
     @property
     def sums(self) -> int:
@@ -97,7 +100,17 @@ def candidates(work: Work) -> tuple[Block, ...]:
                 block = Block(f, r, g, reused)
                 if block.sums <= MOST_SUMS or (r == g == 1 and f == fragments[0]):
                     found.append(block)
+                    if _may_be_held(work, block):
+                        found.append(replace(block, held=True))
     return tuple(found)
+
+
+def _may_be_held(work: Work, block: Block) -> bool:
+    """Whether a warp's tasks all have the same weights, few enough, in a loop that can be unrolled."""
+    same = block.groups == work.groups == work.inside and (work.few or block.reused)
+    rows = 1 if work.few else work.kernel_y
+    products = work.steps * rows * block.fragments * block.rows * block.groups
+    return same and 2 * work.steps * rows * block.groups <= MOST_HELD and products <= UNROLLED
 
 
 def _rows_loaded(work: Work, block: Block) -> int:
@@ -122,7 +135,7 @@ def estimate(work: Work, block: Block, threads: int) -> Estimate:
     count = tasks(work, block)
     filter_rows = 1 if work.few else work.kernel_y
     loads = work.steps * _rows_loaded(work, block) * block.fragments * turns
-    weights = work.steps * filter_rows * block.groups * turns
+    weights = 0 if block.held else work.steps * filter_rows * block.groups * turns
     products = work.steps * filter_rows * block.rows * block.fragments * block.groups * turns
     gathered = work.few or work.direct
     instructions = products + loads * (GATHER if gathered else 2.0) + 1.5 * weights + STORE * block.sums / 2 * turns + 40
@@ -130,9 +143,10 @@ def estimate(work: Work, block: Block, threads: int) -> Estimate:
     throughput = count * max(products * PRODUCT, scratch, instructions / 4)
     warps = threads // 32
     active, rounds = min(count, warps), ceil(count / warps)
+    first = LATENCY + work.steps * filter_rows * block.groups if block.held else 0.0
     alone = products * PRODUCT * 4 / max(1, min(4, active)) + instructions + work.steps * turns * LATENCY
     shared = max(ceil(active / 4) * max(products * PRODUCT * 4, instructions), active * scratch)
-    return Estimate(throughput, rounds * max(alone, shared) + BARRIER)
+    return Estimate(throughput, first + rounds * max(alone, shared) + BARRIER)
 
 
 def best_block(work: Work, threads: int, residents: int) -> Block:
@@ -194,6 +208,8 @@ def _cycles(e: Estimate, residents: int) -> float:
 def _registers(work: Work, block: Block) -> int:
     """Registers a lane will want."""
     weights = work.kernel_y * block.groups * 2 if block.reused else 4 * block.groups
+    if block.held:
+        weights = work.steps * (1 if work.few else work.kernel_y) * block.groups * 2
     pooled = 2 * block.groups if work.pooled else 0
     return min(255, OTHER + block.sums + weights + pooled + 8 * block.fragments)
 

@@ -5,7 +5,7 @@
 //   * multiply_*: products and their sum over k, ascending, are double, d is added last, and the result is rounded once to
 //     float. A GPU's order and rounding are its own, so the bits of sums that are not exact may differ from a GPU's; sums of
 //     integers that fit a float do not. All 32 lanes must come, to the word on the same line: no lane may have left.
-//   * Each lane reads its row for load_matrix_* when it comes, not when the last one does: without a barrier or __syncwarp()
+//   * Each lane reads its row for load_matrix_* when it comes, and store_matrix_* writes all rows when the last one does: without a barrier or __syncwarp()
 //     behind the stores, some order of threads shows it. Rows lie in dynamic shared memory, static arrays are refused.
 //   * copy_async_*: the target is poison from the start of the copy to the wait that has to cover it; only then is the source
 //     read. A thread that leaves with copies it has not waited for is an error. A barrier missing behind the wait is found as
@@ -44,6 +44,10 @@ inline unsigned floats_to_half2(float low, float high) {
     return float_to_half(low) | static_cast<unsigned>(float_to_half(high)) << 16;
 }
 
+inline unsigned floats_to_half2_relu(float low, float high) {
+    return floats_to_half2(low <= 0.0f ? 0.0f : low, high <= 0.0f ? 0.0f : high);
+}
+
 inline float bfloat_to_float(half_bits v) { return fusec_emulator::bits_as<float>(static_cast<unsigned>(v) << 16); }
 
 inline half_bits float_to_bfloat(float v) {
@@ -56,15 +60,21 @@ inline unsigned floats_to_bfloat2(float low, float high) {
     return float_to_bfloat(low) | static_cast<unsigned>(float_to_bfloat(high)) << 16;
 }
 
+inline unsigned floats_to_bfloat2_relu(float low, float high) {
+    return floats_to_bfloat2(low <= 0.0f ? 0.0f : low, high <= 0.0f ? 0.0f : high);
+}
+
 // --- matrices of a warp ---------------------------------------------------------------------------------------------------
 
 namespace fusec_emulator {
 
 enum class Element { FLOAT16, BFLOAT16 };
 
-// matrix.cpp. `count` matrices of 8 x 8 into r[count]; d[4] += a[depth / 4] b[depth / 8], registers as in ptx.cuh.
+// matrix.cpp. `count` matrices of 8 x 8 into or from r[count]; d[4] = a[depth / 4] b[depth / 8] + c[4], registers as in ptx.cuh.
 void load_matrix(const char* name, int line, unsigned count, unsigned* r, const void* row);
-void multiply(const char* name, int line, Element element, unsigned depth, float* d, const unsigned* a, const unsigned* b);
+void store_matrix(const char* name, int line, unsigned count, void* row, const unsigned* r);
+void multiply(const char* name, int line, Element element, unsigned depth, float* d, const unsigned* a, const unsigned* b,
+              const float* c);
 
 }  // namespace fusec_emulator
 
@@ -78,17 +88,28 @@ inline void load_matrix_x1(unsigned& r, const void* row, int line = __builtin_LI
     fusec_emulator::load_matrix("load_matrix_x1", line, 1, &r, row);
 }
 
-inline void multiply_f16_k8(float (&d)[4], const unsigned (&a)[2], unsigned b, int line = __builtin_LINE()) {
-    fusec_emulator::multiply("multiply_f16_k8", line, fusec_emulator::Element::FLOAT16, 8, d, a, &b);
+inline void store_matrix_x4(void* row, const unsigned (&r)[4], int line = __builtin_LINE()) {
+    fusec_emulator::store_matrix("store_matrix_x4", line, 4, row, r);
 }
-inline void multiply_f16_k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], int line = __builtin_LINE()) {
-    fusec_emulator::multiply("multiply_f16_k16", line, fusec_emulator::Element::FLOAT16, 16, d, a, b);
+inline void store_matrix_x2(void* row, const unsigned (&r)[2], int line = __builtin_LINE()) {
+    fusec_emulator::store_matrix("store_matrix_x2", line, 2, row, r);
 }
-inline void multiply_bf16_k8(float (&d)[4], const unsigned (&a)[2], unsigned b, int line = __builtin_LINE()) {
-    fusec_emulator::multiply("multiply_bf16_k8", line, fusec_emulator::Element::BFLOAT16, 8, d, a, &b);
+
+inline void multiply_f16_k8(float (&d)[4], const unsigned (&a)[2], unsigned b, const float (&c)[4],
+                            int line = __builtin_LINE()) {
+    fusec_emulator::multiply("multiply_f16_k8", line, fusec_emulator::Element::FLOAT16, 8, d, a, &b, c);
 }
-inline void multiply_bf16_k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], int line = __builtin_LINE()) {
-    fusec_emulator::multiply("multiply_bf16_k16", line, fusec_emulator::Element::BFLOAT16, 16, d, a, b);
+inline void multiply_f16_k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const float (&c)[4],
+                             int line = __builtin_LINE()) {
+    fusec_emulator::multiply("multiply_f16_k16", line, fusec_emulator::Element::FLOAT16, 16, d, a, b, c);
+}
+inline void multiply_bf16_k8(float (&d)[4], const unsigned (&a)[2], unsigned b, const float (&c)[4],
+                             int line = __builtin_LINE()) {
+    fusec_emulator::multiply("multiply_bf16_k8", line, fusec_emulator::Element::BFLOAT16, 8, d, a, &b, c);
+}
+inline void multiply_bf16_k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const float (&c)[4],
+                              int line = __builtin_LINE()) {
+    fusec_emulator::multiply("multiply_bf16_k16", line, fusec_emulator::Element::BFLOAT16, 16, d, a, b, c);
 }
 
 // --- asynchronous copies --------------------------------------------------------------------------------------------------

@@ -16,18 +16,33 @@ struct Load {
     unsigned count;
 };
 
+struct Store {
+    void* row;
+    const unsigned* value;
+    unsigned count;
+};
+
 struct Product {
     Element element;
     unsigned depth;
     float* d;
     const unsigned* a;
     const unsigned* b;
+    const float* c;
 };
 
 void give_rows(void* const (&parts)[WARP]) {
     for (unsigned l = 0; l < WARP; ++l) {
         const Load& load = *static_cast<const Load*>(parts[l]);
         for (unsigned m = 0; m < load.count; ++m) load.result[m] = static_cast<const Load*>(parts[8 * m + l / 4])->row[l % 4];
+    }
+}
+
+void take_rows(void* const (&parts)[WARP]) {
+    for (unsigned i = 0; i < 8 * static_cast<const Store*>(parts[0])->count; ++i) {
+        unsigned row[4];
+        for (unsigned k = 0; k < 4; ++k) row[k] = static_cast<const Store*>(parts[i % 8 * 4 + k])->value[i / 8];
+        memcpy(static_cast<const Store*>(parts[i])->row, row, ROW_BYTES);
     }
 }
 
@@ -54,23 +69,36 @@ void multiply_warp(void* const (&parts)[WARP]) {
         }
     }
     for (unsigned l = 0; l < WARP; ++l) {
-        float* d = static_cast<const Product*>(parts[l])->d;
-        for (unsigned i = 0; i < 4; ++i) d[i] = static_cast<float>(sum[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2] + d[i]);
+        const Product& product = *static_cast<const Product*>(parts[l]);
+        for (unsigned i = 0; i < 4; ++i) {
+            product.d[i] = static_cast<float>(sum[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2] + product.c[i]);
+        }
     }
+}
+
+void check_row(const char* name, int line, const void* row) {
+    if (!in_scratch(row, ROW_BYTES)) fail(line, name, ": the row is not in the block's dynamic shared memory");
+    if (reinterpret_cast<uintptr_t>(row) % ROW_BYTES != 0) fail(line, name, ": the row's address is not aligned to 16 bytes");
 }
 
 }  // namespace
 
 void load_matrix(const char* name, int line, unsigned count, unsigned* r, const void* row) {
-    if (!in_scratch(row, ROW_BYTES)) fail(line, name, ": the row is not in the block's dynamic shared memory");
-    if (reinterpret_cast<uintptr_t>(row) % ROW_BYTES != 0) fail(line, name, ": the row's address is not aligned to 16 bytes");
+    check_row(name, line, row);
     Load load{{}, r, count};
     if (lane() < 8 * count) memcpy(load.row, row, ROW_BYTES);
     warp_call_whole(name, line, &load, give_rows);
 }
 
-void multiply(const char* name, int line, Element element, unsigned depth, float* d, const unsigned* a, const unsigned* b) {
-    Product product{element, depth, d, a, b};
+void store_matrix(const char* name, int line, unsigned count, void* row, const unsigned* r) {
+    if (lane() < 8 * count) check_row(name, line, row);
+    Store store{row, r, count};
+    warp_call_whole(name, line, &store, take_rows);
+}
+
+void multiply(const char* name, int line, Element element, unsigned depth, float* d, const unsigned* a, const unsigned* b,
+              const float* c) {
+    Product product{element, depth, d, a, b, c};
     warp_call_whole(name, line, &product, multiply_warp);
 }
 

@@ -24,13 +24,15 @@ extern "C" __global__ void widen(const half_bits* in, float* from_half, float* f
   from_bfloat[i] = bfloat_to_float(in[i]);
 }
 extern "C" __global__ void narrow(const float* in, half_bits* half, half_bits* bfloat, unsigned* halves, unsigned* bfloats,
-                                  int count) {
+                                  unsigned* halves_relu, unsigned* bfloats_relu, int count) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count) return;
   half[i] = float_to_half(in[i]);
   bfloat[i] = float_to_bfloat(in[i]);
   halves[i] = floats_to_half2(in[i], in[count - 1 - i]);
   bfloats[i] = floats_to_bfloat2(in[i], in[count - 1 - i]);
+  halves_relu[i] = floats_to_half2_relu(in[i], in[count - 1 - i]);
+  bfloats_relu[i] = floats_to_bfloat2_relu(in[i], in[count - 1 - i]);
 }
 """
 
@@ -52,6 +54,25 @@ extern "C" __global__ void load(const uint4* rows, const int* places, unsigned* 
 }
 """
 
+# Matrices stored at rows of scratch in any order by one warp, and all of scratch as it is then: behind four, behind two.
+STORE = WORDS + r"""
+extern "C" __global__ void store(const unsigned* values, const int* places, uint4* after_four, uint4* after_two) {
+  extern __shared__ __align__(16) uint4 scratch[];
+  const int t = threadIdx.x;
+  scratch[t] = uint4{};
+  __syncthreads();
+  const unsigned four[4] = {values[4 * t], values[4 * t + 1], values[4 * t + 2], values[4 * t + 3]};
+  store_matrix_x4(scratch + places[t], four);
+  __syncthreads();
+  after_four[t] = scratch[t];
+  __syncthreads();
+  const unsigned two[2] = {four[3], four[2]};
+  store_matrix_x2(scratch + places[t], two);
+  __syncthreads();
+  after_two[t] = scratch[t];
+}
+"""
+
 # One instruction per warp, its registers as they come: a[lane][], b[lane][], d[lane][].
 MULTIPLY = WORDS + r"""
 extern "C" __global__ void multiply(const unsigned* a, const unsigned* b, float* d) {
@@ -60,10 +81,10 @@ extern "C" __global__ void multiply(const unsigned* a, const unsigned* b, float*
   for (int i = 0; i < 4; ++i) sum[i] = d[4 * t + i];
 #if DEPTH == 16
   const unsigned left[4] = {a[4 * t], a[4 * t + 1], a[4 * t + 2], a[4 * t + 3]}, right[2] = {b[2 * t], b[2 * t + 1]};
-  multiply_FORMAT_k16(sum, left, right);
+  multiply_FORMAT_k16(sum, left, right, sum);
 #else
   const unsigned left[2] = {a[2 * t], a[2 * t + 1]};
-  multiply_FORMAT_k8(sum, left, b[t]);
+  multiply_FORMAT_k8(sum, left, b[t], sum);
 #endif
   for (int i = 0; i < 4; ++i) d[4 * t + i] = sum[i];
 }
@@ -103,14 +124,14 @@ extern "C" __global__ void __launch_bounds__(128) gemm(const half_bits* a, const
     load_matrix_x4(of_a, left + lane / 16 * 8);
     for (int j = 0; j < 4; ++j) {
       load_matrix_x2(of_b, right + j * 8 * PITCH + lane / 8 % 2 * 8);
-      multiply_FORMAT_k16(d[j], of_a, of_b);
+      multiply_FORMAT_k16(d[j], of_a, of_b, d[j]);
     }
 #else
     unsigned of_a[2], of_b;
     load_matrix_x2(of_a, left);
     for (int j = 0; j < 4; ++j) {
       load_matrix_x1(of_b, right + j * 8 * PITCH);
-      multiply_FORMAT_k8(d[j], of_a, of_b);
+      multiply_FORMAT_k8(d[j], of_a, of_b, d[j]);
     }
 #endif
     __syncthreads();

@@ -20,6 +20,7 @@ from .matrix_kernels import (
     GEMM_THREADS,
     LOAD,
     MULTIPLY,
+    STORE,
     WORDS,
     WORDS_LINES,
     Array,
@@ -119,12 +120,18 @@ def test_every_16_bit_pattern_widens_exactly(run: Run) -> None:
 def test_floats_narrow_to_the_nearest(run: Run) -> None:
     values = hard_floats()
     half, bfloat = (np.zeros(values.size, np.uint16) for _ in range(2))
-    halves, bfloats = (np.zeros(values.size, np.uint32) for _ in range(2))
-    run(CONVERT, "narrow", (-(-values.size // 256), 1, 1), (256, 1, 1), [values, half, bfloat, halves, bfloats, values.size], 0)
+    halves, bfloats, *relus = (np.zeros(values.size, np.uint32) for _ in range(4))
+    arrays = [values, half, bfloat, halves, bfloats, *relus]
+    run(CONVERT, "narrow", (-(-values.size // 256), 1, 1), (256, 1, 1), [*arrays, values.size], 0)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         wanted_half = values.astype(np.float16).view(np.uint16)
     wanted_bfloat = nearest_bfloat(values)
-    for got, pairs, wanted, form in ((half, halves, wanted_half, "f16"), (bfloat, bfloats, wanted_bfloat, "bf16")):
+    results = zip((half, bfloat), (halves, bfloats), relus, (wanted_half, wanted_bfloat), ("f16", "bf16"), strict=True)
+    for got, pairs, relu, wanted, form in results:
+        with np.errstate(invalid="ignore"):
+            positive = np.maximum(values_of(wanted, form), 0)
+        np.testing.assert_array_equal(values_of((relu & 0xFFFF).astype(np.uint16), form), positive)
+        np.testing.assert_array_equal(values_of((relu >> 16).astype(np.uint16), form), positive[::-1])
         assert_same_values(got, wanted, form)
         assert_same_values((pairs & 0xFFFF).astype(np.uint16), wanted, form)
         assert_same_values((pairs >> 16).astype(np.uint16), wanted[::-1], form)
@@ -151,6 +158,18 @@ def test_load_matrix_gives_each_lane_its_pairs(run: Run) -> None:
     for got in results:
         matrix = np.arange(got.shape[1])[None, :]
         np.testing.assert_array_equal(got, rows[places[8 * matrix + lane // 4], lane % 4])
+
+
+def test_store_matrix_takes_each_lanes_pairs(run: Run) -> None:
+    rng = np.random.default_rng(6)
+    values, places = rng.integers(1, 2 ** 32, (32, 4), dtype=np.uint32), rng.permutation(32).astype(np.int32)
+    after_four, after_two = np.zeros((32, 4), np.uint32), np.zeros((32, 4), np.uint32)
+    run(STORE, "store", ONE, WARP, [values, places, after_four, after_two], after_four.nbytes)
+    wanted = np.zeros((32, 4), np.uint32)
+    for stored, got in ((values, after_four), (values[:, [3, 2]], after_two)):
+        for matrix in range(stored.shape[1]):
+            wanted[places[8 * matrix:8 * matrix + 8]] = stored[:, matrix].reshape(8, 4)
+        np.testing.assert_array_equal(got, wanted)
 
 
 def multiplied(run: Run, form: str, depth: int, a: Array, b: Array, c: Array) -> Array:
@@ -260,13 +279,13 @@ def test_a_pipeline_of_copies_of_every_size(run: Run) -> None:
 def signatures(text: str, before: str) -> dict[str, str]:
     """Parameters of every function of a text whose definitions begin with `before`."""
     found = re.findall(rf"^{before} (?:void|float|unsigned|half_bits) (\w+)\(([^;{{]*)\) \{{", text, re.MULTILINE)
-    return {name: parameters.removesuffix(", int line = __builtin_LINE()") for name, parameters in found}
+    return {name: " ".join(parameters.split()).removesuffix(", int line = __builtin_LINE()") for name, parameters in found}
 
 
 def test_the_emulator_has_the_words_of_the_library_and_no_others() -> None:
     library = signatures(WORDS, "__device__ __forceinline__")
     emulator = signatures((Path(__file__).parent / "cuda_matrix.hpp").read_text(), "inline")
-    assert len(library) == 18
+    assert len(library) == 22
     assert emulator == library
 
 
@@ -283,10 +302,10 @@ extern "C" __global__ void wrong(const float* in, float* out, int kind) {
   if (kind == 2) load_matrix_x2(pair, fixed + 16 * (t % 16));
   if (kind == 3) load_matrix_x1(pair[0], scratch + 16 * t + 16);
   if (kind == 4 && t == 9) return;
-  if (kind == 4) multiply_f16_k16(d, r, pair);
-  if (kind == 5 && t < 12) multiply_f16_k8(d, pair, 0);
+  if (kind == 4) multiply_f16_k16(d, r, pair, d);
+  if (kind == 5 && t < 12) multiply_f16_k8(d, pair, 0, d);
   if (kind == 5 && t >= 12)
-    multiply_f16_k8(d, pair, 0);
+    multiply_f16_k8(d, pair, 0, d);
   if (kind == 6 && t >= 4) load_matrix_x4(r, scratch);
   if (kind == 6) __syncthreads();
   if (kind == 7) copy_async_16(scratch + 16 * t, in, true);

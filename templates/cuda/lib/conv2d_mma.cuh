@@ -5,6 +5,12 @@
 
 template <class S>
 using FragmentSums = float[S::FRAGMENTS][S::BLOCK_Y][S::BLOCK_C][4];
+template <class S>
+using GroupSums = float[S::BLOCK_C][4];
+
+// One of two arrays; ?: would make pointers of them.
+template <class T>
+__device__ __forceinline__ const T& either(bool first, const T& a, const T& b) { return first ? a : b; }
 
 // Columns of a region, counted over its images: where number j lies. Those behind the last are not `real` and stand for it.
 template <class R>
@@ -23,14 +29,15 @@ struct Column {
 template <class R, int COLUMNS, int BLOCK_Y, int BLOCK_C>
 struct Task {
   static constexpr int X = (R::IMAGES * R::COLUMNS + COLUMNS - 1) / COLUMNS, Y = (R::ROWS + BLOCK_Y - 1) / BLOCK_Y;
-  static constexpr int COUNT = X * Y * ((R::CHANNELS + 7) / 8 / BLOCK_C);
+  static constexpr int GROUPS = (R::CHANNELS + 7) / 8, COUNT = X * Y * (GROUPS / BLOCK_C);
   int column, y, own, group;
-  __device__ __forceinline__ explicit Task(int task) {
-    const int row = task / X % Y * BLOCK_Y, last = R::ROWS - BLOCK_Y;
+  __device__ __forceinline__ explicit Task(int number) {
+    const unsigned task = number;
+    const int row = (GROUPS == BLOCK_C ? task / X : task / X % Y) * BLOCK_Y, last = R::ROWS - BLOCK_Y;
     column = task % X * COLUMNS;
     own = R::ROW + row;
     y = R::ROW + (row < last ? row : last);
-    group = task / (X * Y) * BLOCK_C;
+    group = GROUPS == BLOCK_C ? 0 : task / (X * Y) * BLOCK_C;
   }
   __device__ __forceinline__ bool owns(int row) const { return R::ROWS % BLOCK_Y == 0 || row >= own; }
 };
@@ -42,9 +49,11 @@ __device__ __forceinline__ int first_task() {
   return TURN == 0 ? warp : (warp + warps - TURN % warps) % warps;
 }
 
-// Weights of BLOCK_C groups of channels: a lane's two registers of each.
+// A lane's registers of weights: two for each of BLOCK_C groups of channels.
 template <class S>
-__device__ __forceinline__ void load_groups(unsigned (&w)[S::BLOCK_C][2], const uint2* weights) {
+using GroupWeights = unsigned[S::BLOCK_C][2];
+template <class S>
+__device__ __forceinline__ void load_groups(GroupWeights<S>& w, const uint2* weights) {
 #pragma unroll
   for (int k = 0; k < S::BLOCK_C; ++k) {
     const uint2 v = weights[k * 32];
@@ -52,19 +61,60 @@ __device__ __forceinline__ void load_groups(unsigned (&w)[S::BLOCK_C][2], const 
   }
 }
 
-// Products of one fragment: its first eight columns alone where the other eight are past the last channel.
+// Filters of BLOCK_C groups from `group` on: what sums start from and, where they are HELD, all weights in registers.
 template <class S>
-__device__ __forceinline__ void multiply_groups(float (&sum)[S::BLOCK_C][4], const unsigned (&a)[4],
-                                                const unsigned (&w)[S::BLOCK_C][2], bool half) {
+struct Filters {
+  static constexpr int ROWS = S::FEW ? 1 : S::KERNEL_Y;
+  int group;
+  const uint2* weights;
+  GroupSums<S> start;
+  GroupWeights<S> held[S::HELD ? S::STEPS : 1][ROWS];
+
+  __device__ __forceinline__ Filters(const uint2* all, const float* bias, int group_) : group(group_) {
+    const int lane = threadIdx.x % 32;
+    weights = all + group * 32 + lane;
+#pragma unroll
+    for (int k = 0; k < S::BLOCK_C; ++k)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) start[k][i] = S::BIAS ? __ldg(bias + (group + k) * 8 + lane % 4 * 2 + i % 2) : 0.0f;
+    if constexpr (S::HELD) {
+#pragma unroll
+      for (int i = 0; i < S::STEPS * ROWS; ++i) load_groups<S>(held[i / ROWS][i % ROWS], weights + i * S::WEIGHT_PITCH);
+    }
+  }
+  __device__ __forceinline__ void load(GroupWeights<S>& w, int step, int ky) const {
+    load_groups<S>(w, weights + (step * ROWS + ky) * S::WEIGHT_PITCH);
+  }
+};
+
+// sum = products of one fragment + start; the fragment's first eight columns alone where the others are past the last channel.
+template <class S>
+__device__ __forceinline__ void multiply_groups(GroupSums<S>& sum, const unsigned (&a)[4], const GroupWeights<S>& w, bool half,
+                                                const GroupSums<S>& start) {
 #pragma unroll
   for (int k = 0; k < S::BLOCK_C; ++k) {
     if (half) {
       const unsigned first[2] = {a[0], a[1]};
-      multiply(sum[k], first, w[k][0]);
+      multiply(sum[k], first, w[k][0], start[k]);
     } else {
-      multiply(sum[k], a, w[k]);
+      multiply(sum[k], a, w[k], start[k]);
     }
   }
+}
+
+// Whether all steps are unrolled, so that the first products can add to the bias where it is; else sums begin as copies of it.
+template <class S>
+__device__ constexpr bool starts_in_place() { return S::UNROLL >= S::STEPS && (S::FEW || S::REUSED); }
+template <class S>
+__device__ __forceinline__ void copy_start(FragmentSums<S>& sum, const GroupSums<S>& start) {
+#pragma unroll
+  for (int f = 0; f < S::FRAGMENTS; ++f)
+#pragma unroll
+    for (int r = 0; r < S::BLOCK_Y; ++r)
+#pragma unroll
+      for (int k = 0; k < S::BLOCK_C; ++k)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sum[f][r][k][i] = start[k][i];
 }
 
 // The position of a box of `count` that is nearest to i.
@@ -135,22 +185,25 @@ __device__ constexpr bool meets_any(int i) {
 }
 
 // The products of a block, channels in planes: each input row is loaded once for all filter rows (REUSED), or once for each.
-// `first` is the first input channel of the block's group.
 template <class S, class In, class Place>
-__device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& in, const uint2* weights, int first, int y,
+__device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& in, const Filters<S>& filters, int y,
                                                 const Place& place) {
   constexpr int PLANES = (S::GROUP_IN + 7) / 8, PAIRS = (PLANES + 1) / 2;
+  const int first = S::GROUPS == 1 ? 0 : filters.group * 8 / S::GROUP_OUT * S::GROUP_IN - in.c0;  // of the group's channels
   constexpr int ROWS = (S::BLOCK_Y - 1) * S::STRIDE_Y + (S::KERNEL_Y - 1) * S::DILATION_Y + 1;
   const Fragments<S, In> fragments(in, first, place);
+  if (!starts_in_place<S>()) copy_start<S>(sum, filters.start);
 #pragma unroll S::UNROLL
-  for (int step = 0; step < S::KERNEL_X * PAIRS; ++step) {
+  for (int step = 0; step < S::STEPS; ++step) {
     const int pair = step % PAIRS, shift = step / PAIRS * S::DILATION_X;
     const bool half = PLANES % 2 == 1 && pair == PAIRS - 1;
-    const uint2* w = weights + step * S::KERNEL_Y * S::WEIGHT_PITCH;
     if constexpr (S::REUSED) {
-      unsigned b[S::KERNEL_Y][S::BLOCK_C][2];
+      GroupWeights<S> room[S::KERNEL_Y];
+      if constexpr (!S::HELD) {
 #pragma unroll
-      for (int ky = 0; ky < S::KERNEL_Y; ++ky) load_groups<S>(b[ky], w + ky * S::WEIGHT_PITCH);
+        for (int ky = 0; ky < S::KERNEL_Y; ++ky) filters.load(room[ky], step, ky);
+      }
+      const GroupWeights<S>(&b)[S::KERNEL_Y] = either(S::HELD, filters.held[S::HELD ? step : 0], room);
 #pragma unroll
       for (int i = 0; i < ROWS; ++i) {
         if (!meets_any<S>(i)) continue;
@@ -159,22 +212,25 @@ __device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& 
           unsigned a[4];
           fragments.load(a, f, pair, y + i, shift, half);
 #pragma unroll
-          for (int ky = 0; ky < S::KERNEL_Y; ++ky)
-            if (meets<S>(i, ky)) multiply_groups<S>(sum[f][(i - ky * S::DILATION_Y) / S::STRIDE_Y], a, b[ky], half);
+          for (int ky = 0; ky < S::KERNEL_Y; ++ky) {
+            if (!meets<S>(i, ky)) continue;
+            GroupSums<S>& row = sum[f][(i - ky * S::DILATION_Y) / S::STRIDE_Y];
+            multiply_groups<S>(row, a, b[ky], half, either(starts_in_place<S>() && step == 0 && ky == 0, filters.start, row));
+          }
         }
       }
     } else {
 #pragma unroll 2
       for (int ky = 0; ky < S::KERNEL_Y; ++ky) {
-        unsigned b[S::BLOCK_C][2];
-        load_groups<S>(b, w + ky * S::WEIGHT_PITCH);
+        GroupWeights<S> b;
+        filters.load(b, step, ky);
 #pragma unroll
         for (int r = 0; r < S::BLOCK_Y; ++r)
 #pragma unroll
           for (int f = 0; f < S::FRAGMENTS; ++f) {
             unsigned a[4];
             fragments.load(a, f, pair, y + r * S::STRIDE_Y + ky * S::DILATION_Y, shift, half);
-            multiply_groups<S>(sum[f][r], a, b, half);
+            multiply_groups<S>(sum[f][r], a, b, half, sum[f][r]);
           }
       }
     }
@@ -202,15 +258,18 @@ struct Taps {
 
 // The products of a block with few input channels: filter taps and channels are one axis of products.
 template <class S, class In, class Place>
-__device__ __forceinline__ void multiply_taps(FragmentSums<S>& sum, const In& in, const uint2* weights, int y, const Place& place) {
-  constexpr int DEPTH = Taps<S>::DEPTH, STEPS = (DEPTH + 15) / 16;
+__device__ __forceinline__ void multiply_taps(FragmentSums<S>& sum, const In& in, const Filters<S>& filters, int y,
+                                              const Place& place) {
+  constexpr int DEPTH = Taps<S>::DEPTH;
   constexpr bool FIXED = In::IN_SCRATCH && In::ROWS_HELD == 0;  // a tap is the same distance away everywhere
   const int lane = threadIdx.x % 32;
+  if (!starts_in_place<S>()) copy_start<S>(sum, filters.start);
 #pragma unroll S::UNROLL
-  for (int step = 0; step < STEPS; ++step) {
+  for (int step = 0; step < S::STEPS; ++step) {
     const bool half = DEPTH - step * 16 <= 8;
-    unsigned b[S::BLOCK_C][2];
-    load_groups<S>(b, weights + step * S::WEIGHT_PITCH);
+    GroupWeights<S> room;
+    if constexpr (!S::HELD) filters.load(room, step, 0);
+    const GroupWeights<S>& b = either(S::HELD, filters.held[S::HELD ? step : 0][0], room);
     const Taps<S> taps(step);
     int away[4] = {};
     if constexpr (FIXED) {
@@ -237,30 +296,32 @@ __device__ __forceinline__ void multiply_taps(FragmentSums<S>& sum, const In& in
           }
           a[i] = pair[0] | pair[1] << 16;
         }
-        multiply_groups<S>(sum[f][r], a, b, half);
+        multiply_groups<S>(sum[f][r], a, b, half, either(starts_in_place<S>() && step == 0, filters.start, sum[f][r]));
       }
   }
 }
 
-// Biases and products of a block: `row` is its first row in the convolution's box, `group` its first group of channels.
+// Bias and products of a block whose first row in the convolution's box is `row`.
 template <class S, class In, class Place>
-__device__ __forceinline__ void convolve_fragments(FragmentSums<S>& sum, const In& in, const uint2* weights, const float* bias,
-                                                   int row, int group, const Place& place) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int k = 0; k < S::BLOCK_C; ++k)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float start = S::BIAS ? __ldg(bias + (group + k) * 8 + lane % 4 * 2 + i % 2) : 0.0f;
-#pragma unroll
-      for (int f = 0; f < S::FRAGMENTS; ++f)
-#pragma unroll
-        for (int r = 0; r < S::BLOCK_Y; ++r) sum[f][r][k][i] = start;
-    }
-  const uint2* w = weights + group * 32 + lane;
+__device__ __forceinline__ void convolve_fragments(FragmentSums<S>& sum, const In& in, const Filters<S>& filters, int row,
+                                                   const Place& place) {
   const int y = row * S::STRIDE_Y + S::OFFSET_Y;
-  if constexpr (S::FEW) multiply_taps<S>(sum, in, w, y, place);
-  else multiply_planes<S>(sum, in, w, S::GROUPS == 1 ? 0 : group * 8 / S::GROUP_OUT * S::GROUP_IN - in.c0, y, place);
+  if constexpr (S::FEW) multiply_taps<S>(sum, in, filters, y, place);
+  else multiply_planes<S>(sum, in, filters, y, place);
+}
+
+// f(filters) for the filters of `group`: those `held` by the warp, or loaded now.
+template <class S, class F>
+__device__ __forceinline__ void with_filters(const Filters<S>& held, const uint2* weights, const float* bias, int group, F f) {
+  if constexpr (S::HELD) f(held);
+  else f(Filters<S>(weights, bias, group));
+}
+
+// Two neighbouring channels through the epilogue, rounded; a lone relu costs nothing when rounding.
+template <class S>
+__device__ __forceinline__ unsigned finished_pair(float low, float high, int c, const float* __restrict__ params) {
+  if constexpr (S::RELU) return rounded_pair_relu(low, high);
+  else return rounded_pair(S::epilogue(low, c, params), S::epilogue(high, c + 1, params));
 }
 
 // Whether any of `count` rows from y on lies inside the image.
@@ -269,41 +330,116 @@ __device__ __forceinline__ bool any_row(const Out& out, int y, int count) {
   return out.y0 + y < out.height && out.y0 + y + count > 0;
 }
 
+// Store a piece's sums pair by pair.
+template <class S, class Out, class Piece, class Place>
+__device__ __forceinline__ void store_pairs(const Out& out, const FragmentSums<S>& sum, const Piece& piece, const Place& place,
+                                            const float* __restrict__ params) {
+  const int lane = threadIdx.x % 32, c = piece.group * 8 + lane % 4 * 2;
+#pragma unroll
+  for (int f = 0; f < S::FRAGMENTS; ++f)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const auto p = place(f, lane / 4 + 8 * h);
+      const PairColumn<Out> column(out, p.n, c, p.x, S::INSIDE);
+#pragma unroll
+      for (int r = 0; r < S::BLOCK_Y; ++r) {
+        const int y = piece.y + r;
+        const bool kept = p.real && piece.owns(y) && is_made<S>(out, y);
+        const bool inside = S::INSIDE || unsigned(out.y0 + y) < unsigned(out.height);
+#pragma unroll
+        for (int k = 0; k < S::BLOCK_C; ++k)
+          column.store(kept, y, inside, k,
+                       finished_pair<S>(sum[f][r][k][2 * h], sum[f][r][k][2 * h + 1], out.c0 + c + 8 * k, params));
+      }
+    }
+}
+
+// One row of a fragment into planes in scratch by matrix stores: `row` is the place of the lane's pixel in its plane.
+template <class S, class Out>
+__device__ __forceinline__ void store_row(value_t* row, const unsigned (&both)[S::BLOCK_C][2]) {
+#pragma unroll
+  for (int k = 0; k + 1 < S::BLOCK_C; k += 2) {
+    const unsigned four[4] = {both[k][0], both[k][1], both[k + 1][0], both[k + 1][1]};
+    store_matrix_x4(row + k * Out::PLANE, four);
+  }
+  if constexpr (S::BLOCK_C % 2 == 1) store_matrix_x2(row + (S::BLOCK_C - 1) * Out::PLANE, both[S::BLOCK_C - 1]);
+}
+
+// As `store_pairs`, into planes in scratch by matrix stores. Columns that are not real are the last one once more, with its very
+// bits.
+template <class S, class Out, class Piece, class Place>
+__device__ __forceinline__ void store_planes(const Out& out, const FragmentSums<S>& sum, const Piece& piece, const Place& place,
+                                             const float* __restrict__ params) {
+  const int lane = threadIdx.x % 32, c = piece.group * 8 + lane % 4 * 2;
+  const unsigned padding = rounded_pair(out.padding(), out.padding());
+  // nothing of the piece is another's, outside the image or made before
+  const bool whole = (S::INSIDE || (out.x0 + S::COLUMN >= 0 && out.x0 + S::COLUMN + S::COLUMNS <= out.width &&
+                                    out.y0 + piece.y >= 0 && out.y0 + piece.y + S::BLOCK_Y <= out.height)) &&
+                     piece.owns(piece.y) && is_made<S>(out, piece.y);
+#pragma unroll
+  for (int f = 0; f < S::FRAGMENTS; ++f) {
+    const auto p = place(f, lane % 16);
+    value_t* at = out.data + out.column_start(p.n, 8 * piece.group, p.x) + lane / 16 * Out::PLANE;
+    const auto finish = [&](unsigned(&both)[S::BLOCK_C][2], int r) {
+#pragma unroll
+      for (int k = 0; k < S::BLOCK_C; ++k)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          const float *low = &sum[f][r][k][2 * h], *high = low + 1;
+          both[k][h] = behind_last<Out>(c + 8 * k, finished_pair<S>(*low, *high, out.c0 + c + 8 * k, params));
+        }
+    };
+    if (whole) {
+      value_t* first = at + out.row_start(piece.y);
+#pragma unroll
+      for (int r = 0; r < S::BLOCK_Y; ++r) {
+        unsigned both[S::BLOCK_C][2];
+        finish(both, r);
+        store_row<S, Out>(Out::ROWS_HELD == 0 ? first + r * Out::PITCH : at + out.row_start(piece.y + r), both);
+      }
+      continue;
+    }
+    bool outside[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) outside[h] = !S::INSIDE && unsigned(out.x0 + place(f, lane / 4 + 8 * h).x) >= unsigned(out.width);
+#pragma unroll
+    for (int r = 0; r < S::BLOCK_Y; ++r) {
+      const int y = piece.y + r;
+      if (!(piece.owns(y) && is_made<S>(out, y))) continue;
+      const bool beyond = !S::INSIDE && unsigned(out.y0 + y) >= unsigned(out.height);
+      unsigned both[S::BLOCK_C][2];
+      finish(both, r);
+#pragma unroll
+      for (int k = 0; k < S::BLOCK_C; ++k)
+#pragma unroll
+        for (int h = 0; h < 2; ++h)
+          if (beyond || outside[h]) both[k][h] = behind_last<Out>(c + 8 * k, padding);
+      store_row<S, Out>(at + out.row_start(y), both);
+    }
+  }
+}
+
 template <class S, class Out, class In>
 __device__ __forceinline__ void conv2d_mma(const Out& out, const float* __restrict__ params, const uint2* weights,
                                            const float* bias, const In& in) {
   typedef Task<S, 16 * S::FRAGMENTS, S::BLOCK_Y, S::BLOCK_C> Piece;
   if (is_idle<S>(out)) return;
   fill_border<S>(out);
-  const int lane = threadIdx.x % 32;
+  const Filters<S> held(weights, bias, out.c0 / 8);
 #pragma unroll 1
   for (int task = first_task<S::TURN>(); task < Piece::COUNT; task += blockDim.x / 32) {
     const Piece piece(task);
     if (!is_made<S>(out, piece.y + S::BLOCK_Y - 1)) continue;
     const auto place = [&](int f, int m) { return Column<S>(piece.column + 16 * f + m); };
-    FragmentSums<S> sum = {};
-    if (S::INSIDE || any_row(out, piece.y, S::BLOCK_Y))
-      convolve_fragments<S>(sum, in, weights, bias, piece.y, out.c0 / 8 + piece.group, place);
-#pragma unroll
-    for (int f = 0; f < S::FRAGMENTS; ++f)
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const auto p = place(f, lane / 4 + 8 * h);
-        const int c = piece.group * 8 + lane % 4 * 2;
-        const PairColumn<Out> column(out, p.n, c, p.x, S::INSIDE);
-#pragma unroll
-        for (int r = 0; r < S::BLOCK_Y; ++r) {
-          const int y = piece.y + r;
-          const bool kept = p.real && piece.owns(y) && is_made<S>(out, y);
-          const bool inside = S::INSIDE || unsigned(out.y0 + y) < unsigned(out.height);
-#pragma unroll
-          for (int k = 0; k < S::BLOCK_C; ++k) {
-            const int channel = out.c0 + c + 8 * k;
-            column.store(kept, y, inside, k, S::epilogue(sum[f][r][k][2 * h], channel, params),
-                         S::epilogue(sum[f][r][k][2 * h + 1], channel + 1, params));
-          }
-        }
-      }
+    FragmentSums<S> sum;
+    if (S::INSIDE || any_row(out, piece.y, S::BLOCK_Y)) {
+      with_filters<S>(held, weights, bias, out.c0 / 8 + piece.group,
+                      [&](const Filters<S>& filters) { convolve_fragments<S>(sum, in, filters, piece.y, place); });
+    } else {
+      copy_start<S>(sum, GroupSums<S>{});
+    }
+    if constexpr (S::BY_MATRIX) store_planes<S>(out, sum, piece, place, params);
+    else store_pairs<S>(out, sum, piece, place, params);
   }
 }
 
@@ -315,6 +451,7 @@ __device__ __forceinline__ void conv2d_mma_pool(const Out& out, const float* __r
   typedef Task<P, 8, 1, S::BLOCK_C> Piece;
   if (is_idle<P>(out)) return;
   fill_border<P>(out);
+  const Filters<S> held(weights, bias, out.c0 / 8);
   const int lane = threadIdx.x % 32;
 #pragma unroll 1
   for (int task = first_task<S::TURN>(); task < Piece::COUNT; task += blockDim.x / 32) {
@@ -333,7 +470,9 @@ __device__ __forceinline__ void conv2d_mma_pool(const Out& out, const float* __r
 #pragma unroll 1
       for (int row = 0; row < P::KERNEL_Y; row += S::BLOCK_Y) {
         FragmentSums<S> sum;
-        convolve_fragments<S>(sum, in, weights, bias, piece.y * P::KERNEL_Y + row, out.c0 / 8 + piece.group, place);
+        with_filters<S>(held, weights, bias, out.c0 / 8 + piece.group, [&](const Filters<S>& filters) {
+          convolve_fragments<S>(sum, in, filters, piece.y * P::KERNEL_Y + row, place);
+        });
 #pragma unroll
         for (int r = 0; r < S::BLOCK_Y; ++r)
 #pragma unroll
@@ -365,7 +504,7 @@ __device__ __forceinline__ void conv2d_mma_pool(const Out& out, const float* __r
         const float pool = P::MEAN ? pooled[k][j] / float(P::KERNEL_Y * P::KERNEL_X) : pooled[k][j];
         v[j] = P::epilogue(pool, channel + j, params);
       }
-      column.store(kept, piece.y, inside, k, v[0], v[1]);
+      column.store(kept, piece.y, inside, k, rounded_pair(v[0], v[1]));
     }
   }
 }

@@ -38,8 +38,11 @@ __device__ __forceinline__ void conv_transpose2d_mma(const Out& out, const float
     // in planes, the task's channels are all of one phase
     const int phase = S::FEW_OUT ? 0 : piece.group / PLANES, plane = S::FEW_OUT ? 0 : piece.group % PLANES;
     const int group = S::FEW_OUT ? piece.group : phase * S::OUT_PLANES + out.c0 / 8 + plane;
-    FragmentSums<S> sum = {};
-    if (S::INSIDE || any_row(out, top, S::BLOCK_Y * S::UP_Y)) convolve_fragments<S>(sum, in, weights, bias, piece.y, group, place);
+    FragmentSums<S> sum;
+    if (S::INSIDE || any_row(out, top, S::BLOCK_Y * S::UP_Y))
+      convolve_fragments<S>(sum, in, Filters<S>(weights, bias, group), piece.y, place);
+    else
+      copy_start<S>(sum, GroupSums<S>{});
 #pragma unroll
     for (int f = 0; f < S::FRAGMENTS; ++f)
 #pragma unroll
@@ -68,8 +71,7 @@ __device__ __forceinline__ void conv_transpose2d_mma(const Out& out, const float
 #pragma unroll
             for (int k = 0; k < S::BLOCK_C; ++k) {
               const int channel = out.c0 + c + 8 * k;
-              column.store(true, y, inside, k, S::epilogue(sum[f][r][k][2 * h], channel, params),
-                           S::epilogue(sum[f][r][k][2 * h + 1], channel + 1, params));
+              column.store(true, y, inside, k, finished_pair<S>(sum[f][r][k][2 * h], sum[f][r][k][2 * h + 1], channel, params));
             }
           });
         }

@@ -18,7 +18,7 @@ template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, unsigned PAD_BITS, 
 struct Scratch {
   static constexpr bool IN_SCRATCH = true;
   static constexpr int ROWS_HELD = RING;
-  static constexpr int LANES = BLOCK, DEPTH = CHANNELS, PLANE = CHANNEL, SPARE = (BLOCK - CHANNELS % BLOCK) % BLOCK;
+  static constexpr int LANES = BLOCK, DEPTH = CHANNELS, PLANE = CHANNEL, PITCH = ROW_PITCH, SPARE = (BLOCK - CHANNELS % BLOCK) % BLOCK;
   value_t* data;
   int n0, batch, c0, y0, x0, height, width, first = 0, phase = 0;
 

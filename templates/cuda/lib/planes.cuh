@@ -36,6 +36,13 @@ __device__ __forceinline__ unsigned pair_bits(const In& in, int n, int c, int y,
   }
 }
 
+// A pair of channels, c and the next, with zeros where they are behind the last one.
+template <class Out>
+__device__ __forceinline__ unsigned behind_last(int c, unsigned both) {
+  if (Out::SPARE == 0 || c + 1 < Out::DEPTH) return both;
+  return c >= Out::DEPTH ? 0u : both & 0xffffu;
+}
+
 // Where a lane stores pairs of channels of one column: channels c and c + 1, c even, and those of further groups of eight.
 template <class Out>
 struct PairColumn {
@@ -48,29 +55,25 @@ struct PairColumn {
     if constexpr (Out::IN_SCRATCH) at = out.data + out.column_start(n, c, x);
     else inside = inside && out.n0 + n < out.batch;
   }
-  // Store a pair of row y, if it is `kept`, `group` groups of eight channels on; places behind the last channel get zeros.
-  __device__ __forceinline__ void store(bool kept, int y, bool row_inside, int group, float low, float high) const {
-    const int channel = c + 8 * group;
+  // Store a rounded pair of row y, if it is `kept`, `group` groups of eight channels on; places behind the last channel get zeros.
+  __device__ __forceinline__ void store(bool kept, int y, bool row_inside, int group, unsigned both) const {
+    const int channel = c + 8 * group, known = Out::IN_SCRATCH ? channel : out.c0 + channel;
+    const bool in_image = inside && row_inside;
+    if (Out::IN_SCRATCH && !in_image) both = rounded_pair(out.padding(), out.padding());
     if constexpr (Out::LANES == 8) {
-      const unsigned padding = rounded_pair(out.padding(), out.padding());
-      unsigned both = inside && row_inside ? rounded_pair(low, high) : padding;
-      if (Out::SPARE > 0) {
-        const int last = (Out::IN_SCRATCH ? 0 : out.c0) + channel;
-        if (last + 1 >= Out::DEPTH) both = last >= Out::DEPTH ? 0u : both & 0xffffu;
-      }
+      both = behind_last<Out>(known, both);
       if constexpr (Out::IN_SCRATCH) {
         if (kept) *reinterpret_cast<unsigned*>(at + out.row_start(y) + group * Out::PLANE) = both;
-      } else if (kept && inside && row_inside) {
+      } else if (kept && in_image) {
         *reinterpret_cast<unsigned*>(out.data + out.index(n, channel, y, x)) = both;
       }
     } else if constexpr (Out::IN_SCRATCH) {
       value_t* place = at + out.row_start(y) + 8 * group * Out::PLANE;
-      const bool in_image = inside && row_inside;
-      if (kept && channel < Out::DEPTH) place[0] = rounded(in_image ? low : out.padding());
-      if (kept && channel + 1 < Out::DEPTH) place[Out::PLANE] = rounded(in_image ? high : out.padding());
-    } else if (kept && inside && row_inside) {
-      if (out.c0 + channel < Out::DEPTH) out.data[out.index(n, channel, y, x)] = rounded(low);
-      if (out.c0 + channel + 1 < Out::DEPTH) out.data[out.index(n, channel + 1, y, x)] = rounded(high);
+      if (kept && known < Out::DEPTH) place[0] = value_t(both);
+      if (kept && known + 1 < Out::DEPTH) place[Out::PLANE] = value_t(both >> 16);
+    } else if (kept && in_image) {
+      if (known < Out::DEPTH) out.data[out.index(n, channel, y, x)] = value_t(both);
+      if (known + 1 < Out::DEPTH) out.data[out.index(n, channel + 1, y, x)] = value_t(both >> 16);
     }
   }
 };
@@ -136,11 +139,8 @@ __device__ __forceinline__ void store_octet(const Out& out, const float* __restr
 #pragma unroll
   for (int i = 0; i < 8; i += 2) {
     const float low = S::epilogue(o.v[i], channel + i, params), high = S::epilogue(o.v[i + 1], channel + i + 1, params);
-    both[i / 2] = inside ? rounded_pair(low, high) : rounded_pair(out.padding(), out.padding());
-    if (Out::SPARE > 0) {
-      const int last = (Out::IN_SCRATCH ? c : channel) + i;
-      if (last + 1 >= Out::DEPTH) both[i / 2] = last >= Out::DEPTH ? 0u : both[i / 2] & 0xffffu;
-    }
+    const unsigned made = inside ? rounded_pair(low, high) : rounded_pair(out.padding(), out.padding());
+    both[i / 2] = behind_last<Out>((Out::IN_SCRATCH ? c : channel) + i, made);
   }
   *reinterpret_cast<uint4*>(at) = uint4{both[0], both[1], both[2], both[3]};
 }

@@ -27,6 +27,16 @@ __device__ __forceinline__ unsigned floats_to_half2(float low, float high) {
   return float_to_half(low) | unsigned(float_to_half(high)) << 16;
 #endif
 }
+// The same of the larger of each and zero; NaN stays NaN.
+__device__ __forceinline__ unsigned floats_to_half2_relu(float low, float high) {
+#if __CUDA_ARCH__ >= 800
+  unsigned h;
+  asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(h) : "f"(high), "f"(low));
+  return h;
+#else
+  return floats_to_half2(low < 0.0f ? 0.0f : low, high < 0.0f ? 0.0f : high);
+#endif
+}
 __device__ __forceinline__ float bfloat_to_float(half_bits v) { return __int_as_float(int(unsigned(v) << 16)); }
 #if __CUDA_ARCH__ >= 800
 __device__ __forceinline__ half_bits float_to_bfloat(float v) {
@@ -37,6 +47,11 @@ __device__ __forceinline__ half_bits float_to_bfloat(float v) {
 __device__ __forceinline__ unsigned floats_to_bfloat2(float low, float high) {
   unsigned h;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(h) : "f"(high), "f"(low));
+  return h;
+}
+__device__ __forceinline__ unsigned floats_to_bfloat2_relu(float low, float high) {
+  unsigned h;
+  asm("cvt.rn.relu.bf16x2.f32 %0, %1, %2;" : "=r"(h) : "f"(high), "f"(low));
   return h;
 }
 #endif
@@ -59,37 +74,53 @@ __device__ __forceinline__ void load_matrix_x1(unsigned& r, const void* row) {
                : "=r"(r) : "r"(unsigned(__cvta_generic_to_shared(row))) : "memory");
 }
 
-// d += a b for a of 16 x K and b of K x 8, K = 8 or 16. With g = lane / 4 and t = lane % 4: a[0] holds row g, a[1] row g + 8,
-// both in columns 2 t and 2 t + 1; a[2] and a[3] the same 8 columns on. b[0] holds rows 2 t and 2 t + 1 of column g, b[1] those
-// 8 rows on. d[0] and d[1] are columns 2 t and 2 t + 1 of row g, d[2] and d[3] of row g + 8. The low half of a register comes
-// first. Volatile, or the compiler would be free to move one behind a branch that only some lanes take; the assembler still
-// orders them as it likes.
-__device__ __forceinline__ void multiply_f16_k8(float (&d)[4], const unsigned (&a)[2], unsigned b) {
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(b));
+// Store them likewise, from sm_90 on: lane l gives elements 2 (l % 4) and the next of row l / 4 of each matrix.
+#if __CUDA_ARCH__ >= 900
+__device__ __forceinline__ void store_matrix_x4(void* row, const unsigned (&r)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
+               :: "r"(unsigned(__cvta_generic_to_shared(row))), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]) : "memory");
 }
-__device__ __forceinline__ void multiply_f16_k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+__device__ __forceinline__ void store_matrix_x2(void* row, const unsigned (&r)[2]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};"
+               :: "r"(unsigned(__cvta_generic_to_shared(row))), "r"(r[0]), "r"(r[1]) : "memory");
+}
+#endif
+
+// d = a b + c for a of 16 x K and b of K x 8, K = 8 or 16. With g = lane / 4 and t = lane % 4: a[0] holds row g, a[1] row g + 8,
+// both in columns 2 t and 2 t + 1; a[2] and a[3] the same 8 columns on. b[0] holds rows 2 t and 2 t + 1 of column g, b[1] those
+// 8 rows on. d[0] and d[1] are columns 2 t and 2 t + 1 of row g, d[2] and d[3] of row g + 8; so for c, which may be d. The low
+// half of a register comes first. Volatile, or the compiler would be free to move one behind a branch that only some lanes take;
+// the assembler still orders them as it likes.
+__device__ __forceinline__ void multiply_f16_k8(float (&d)[4], const unsigned (&a)[2], unsigned b, const float (&c)[4]) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %8, %9, %10};"
+               : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(b), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+__device__ __forceinline__ void multiply_f16_k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+                                                const float (&c)[4]) {
 #if __CUDA_ARCH__ >= 800
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-               "{%0, %1, %2, %3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+               "{%10, %11, %12, %13};"
+               : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 #else
   const unsigned first[2] = {a[0], a[1]}, second[2] = {a[2], a[3]};
-  multiply_f16_k8(d, first, b[0]);
-  multiply_f16_k8(d, second, b[1]);
+  multiply_f16_k8(d, first, b[0], c);
+  multiply_f16_k8(d, second, b[1], d);
 #endif
 }
 #if __CUDA_ARCH__ >= 800
-__device__ __forceinline__ void multiply_bf16_k8(float (&d)[4], const unsigned (&a)[2], unsigned b) {
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(b));
+__device__ __forceinline__ void multiply_bf16_k8(float (&d)[4], const unsigned (&a)[2], unsigned b, const float (&c)[4]) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %8, %9, %10};"
+               : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(b), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
-__device__ __forceinline__ void multiply_bf16_k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+__device__ __forceinline__ void multiply_bf16_k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+                                                 const float (&c)[4]) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-               "{%0, %1, %2, %3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+               "{%10, %11, %12, %13};"
+               : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 #endif
 
