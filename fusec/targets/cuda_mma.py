@@ -19,12 +19,13 @@ from fusec.schedule.ir import Buffer, Execution, Layout, Schedule, Space, Stage
 from fusec.targets import fragments as F
 from fusec.targets import geometry as G
 from fusec.targets import octets
-from fusec.targets.base import Call, MappedKernel, Staging
+from fusec.targets.base import BufferCode, Call, MappedKernel, Staging, Struct
 from fusec.targets.blocking import best_block, registers_left
 from fusec.targets.cuda_planes import PlanesMapper
 from fusec.targets.cuda_simt import is_conv
 from fusec.targets.device import FEW_CHANNELS, RESIDENT_WEIGHTS, Device
-from fusec.targets.packing import by_phases, channel_fragments, round_up, tap_fragments
+from fusec.targets.packing import by_columns, by_phases, channel_fragments, round_up, starting_sums
+from fusec.targets.unfold import Unfolded, place_unfolded
 
 COLUMNS = 5  # of a depthwise convolution, for which a thread is to have registers
 
@@ -32,11 +33,12 @@ COLUMNS = 5  # of a depthwise convolution, for which a thread is to have registe
 def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None) -> MappedKernel:
     """Map `schedule` to warps and threads; `tiles` is how many are expected, None more than the device has room for."""
     mapper = _MatrixMapper(schedule, device)
+    mapper.unfold()
     matrix, plain, planes = mapper.matrix_works(), mapper.works(), mapper.depthwise_works()
     others = [s for s in schedule.stages if s not in matrix and s not in planes]
     positions = sum(s.writes.images * s.footprint.elements * schedule.fresh(s) // (s.footprint.y.extent or 1) for s in others)
     positions += sum(w.positions for w in planes.values())
-    scratch = mapper.stage_fragments(tuple(matrix))
+    scratch = mapper.stage_fragments(tuple(s for s, w in matrix.items() if not F.may_be_held(w)))
     choice = F.choose(tuple(matrix.values()), scratch_bytes=device.element * scratch, scratch_per_core=device.scratch_per_core,
                       registers=device.registers_per_core, threads_per_core=device.max_threads_per_core, positions=positions,
                       least=max((octets.registers(w, min(w.columns, COLUMNS)) for w in planes.values()), default=0),
@@ -57,7 +59,6 @@ class _Filters:
     outputs: int
     depth: int  # input channels per output
     kernel: L.Pair
-    few: bool  # taps and channels are one axis of products
 
     @property
     def groups(self) -> int:
@@ -66,24 +67,24 @@ class _Filters:
 
     @property
     def steps(self) -> int:
-        """Turns of the outer loop over products: taps and channels by sixteens, or filter columns and channels by sixteens."""
-        height, width = self.kernel
-        return -(-self.depth * height * width // 16) if self.few else width * -(-self.depth // 16)
+        """Turns of the outer loop over products: filter columns and channels by sixteens."""
+        return self.kernel[1] * -(-self.depth // 16)
 
     @property
     def words(self) -> int:
         """32-bit words of the packed weights."""
-        return self.steps * (1 if self.few else self.kernel[0]) * self.groups * 64
+        return self.steps * self.kernel[0] * self.groups * 64
 
 
 class _MatrixMapper(PlanesMapper):
     libraries = PlanesMapper.libraries | {"conv2d_mma": "conv2d_mma.cuh", "conv2d_mma_pool": "conv2d_mma.cuh",
-                                          "conv_transpose2d_mma": "conv_transpose2d_mma.cuh"}
+                                          "conv_transpose2d_mma": "conv_transpose2d_mma.cuh", "unfold_columns": "unfold.cuh"}
     needs = MappingProxyType({**PlanesMapper.needs, "conv_transpose2d_mma.cuh": "conv2d_mma.cuh"})
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
         super().__init__(schedule, device)
         self.fragments: dict[Stage, F.Block] = {}
+        self.unfolded: dict[Stage, Unfolded] = {}
         self._resident: frozenset[Stage] = frozenset()
         self._dealt = 0  # tasks of the stages before that run side by side with the next
 
@@ -103,7 +104,47 @@ class _MatrixMapper(PlanesMapper):
         return layer.groups == 1 and layer.dilation == (1, 1) and self.input_channels(stage) > FEW_CHANNELS
 
     def is_few(self, stage: Stage) -> bool:
-        return self.input_channels(stage) <= FEW_CHANNELS
+        """Whether a convolution by matrix instructions has so few input channels that filter columns count as more of them."""
+        return is_conv(stage) and self.is_matrix(stage) and self.input_channels(stage) <= FEW_CHANNELS
+
+    def unfold(self) -> None:
+        """Find places for the rows of taps of convolutions with few input channels: each a part of scratch that is free then.
+
+        Stages side by side have no barrier between the making of one and its use, and collect their taps themselves."""
+        if self.schedule.execution is Execution.IN_SPACE:
+            return
+        for stage, after in zip(self.schedule.stages, (*self.schedule.stages[1:], None), strict=True):
+            if self.is_few(stage):
+                pool = after if stage.writes.space is Space.REGISTER else None
+                last = pool or stage
+                made = G.region(last, self.shape(last.writes), self.schedule.fresh(last))
+                found = place_unfolded(self.schedule, stage, pool, made, self.device)
+                if found is not None:
+                    self.unfolded[stage] = found
+        self.scratch = max([self.scratch, *(u.end for u in self.unfolded.values())])
+
+    def preparing(self, index: int, stage: Stage) -> tuple[Call, ...]:
+        if stage not in self.unfolded:
+            return ()
+        struct = Struct(f"Taps{index}", f"rows of taps for stage {index}", self.unfolded[stage].constants, ())
+        source = next((s.reads[0].buffer for s in self.schedule.stages if s.writes is stage.reads[0].buffer and s.node is None),
+                      stage.reads[0].buffer)
+        return (Call("unfold_columns", (struct,), (self._taps(stage), self.names[source])),)
+
+    def is_needless(self, buffer: Buffer) -> bool:
+        loaded = any(s.writes is buffer and s.node is None for s in self.schedule.stages)
+        readers = [s for s in self.schedule.stages for r in s.reads if r.buffer is buffer]
+        return loaded and all(s in self.unfolded for s in readers)
+
+    def more_buffers(self) -> tuple[BufferCode, ...]:
+        return tuple(replace(self.buffer(s.reads[0].buffer), name=self._taps(s), type=u.type, pointer="scratch", walk=())
+                     for s, u in self.unfolded.items())
+
+    def _taps(self, stage: Stage) -> str:
+        return f"taps{self.schedule.stages.index(stage)}"
+
+    def read(self, stage: Stage) -> str:
+        return self._taps(stage) if stage in self.unfolded else super().read(stage)
 
     def is_simt(self, stage: Stage) -> bool:
         return super().is_simt(stage) and not self.is_matrix(stage)
@@ -131,9 +172,9 @@ class _MatrixMapper(PlanesMapper):
         w = self.work(stage, pool)
         layer = self.conv_layer(stage)
         groups, inside = -(-w.channels // 8), -(-layer.out_channels // layer.groups // 8)
-        return F.Work(w.images * w.columns, w.rows, groups, groups if layer.groups == 1 else inside, w.depth,
-                      w.kernel_y, w.kernel_x, w.stride_y, layer.dilation[0], self.is_few(stage),
-                      stage.reads[0].buffer.space is Space.GLOBAL, w.pool_y, w.pool_x)
+        filters, direct = self._filters(stage), self.is_few(stage) or stage.reads[0].buffer.space is Space.GLOBAL
+        return F.Work(w.images * w.columns, w.rows, groups, groups if layer.groups == 1 else inside, filters.depth,
+                      *filters.kernel, w.stride_y, layer.dilation[0], direct and stage not in self.unfolded, w.pool_y, w.pool_x)
 
     def _phased_work(self, stage: Stage) -> F.Work:
         """Extents of the convolution that makes all phases of a transposed one."""
@@ -142,7 +183,7 @@ class _MatrixMapper(PlanesMapper):
         rows, columns = int(numbers["COUNT_Y"]), int(numbers["COUNT_X"])
         planes = filters.groups if layer.out_channels <= FEW_CHANNELS else -(-made.channels // 8)
         groups = filters.groups if layer.out_channels <= FEW_CHANNELS else planes * layer.stride[0] * layer.stride[1]
-        return F.Work(stage.writes.images * columns, rows, groups, planes, filters.depth, *filters.kernel, 1, 1, False,
+        return F.Work(stage.writes.images * columns, rows, groups, planes, filters.depth, *filters.kernel, 1, 1,
                       read.space is Space.GLOBAL)
 
     def made(self, stage: Stage) -> G.Region:
@@ -151,11 +192,13 @@ class _MatrixMapper(PlanesMapper):
     def _filters(self, stage: Stage) -> _Filters:
         """What a convolution multiplies, as an ordinary one."""
         if not self.is_phased(stage):
-            layer = self.conv_layer(stage)
-            return _Filters(layer.out_channels, self.input_channels(stage) // layer.groups, layer.kernel, self.is_few(stage))
+            layer, depth = self.conv_layer(stage), self.input_channels(stage)
+            if self.is_few(stage):
+                return _Filters(layer.out_channels, depth * layer.kernel[1], (layer.kernel[0], 1))
+            return _Filters(layer.out_channels, depth // layer.groups, layer.kernel)
         up = self.transposed_layer(stage)
         kernel = -(-up.kernel[0] // up.stride[0]), -(-up.kernel[1] // up.stride[1])
-        return _Filters(_phase_channels(up) * up.stride[0] * up.stride[1], self.input_channels(stage), kernel, False)
+        return _Filters(_phase_channels(up) * up.stride[0] * up.stride[1], self.input_channels(stage), kernel)
 
     def stage_fragments(self, convolutions: tuple[Stage, ...]) -> int:
         """Choose the convolutions whose weights lie in scratch: all of them, where there is room. Returns its elements."""
@@ -200,29 +243,40 @@ class _MatrixMapper(PlanesMapper):
         given = np.asarray(stage.node.params["bias"], np.float32)
         full = np.pad(given, (0, channels - given.size))
         every = np.tile(full, phases) if channels >= 8 else np.repeat(full, phases)
-        return self.packer.add(round_up(every.size, 8), lambda: np.pad(every, (0, -every.size % 8)))
+        return self._start(every)
+
+    def _start(self, bias: Array) -> int:
+        """Offset of a bias as the sums that products are added to, four of each lane of a quarter of a warp."""
+        return self.packer.add(2 * round_up(bias.size, 8), lambda: starting_sums(bias))
 
     def _matrix_numbers(self, stage: Stage) -> tuple[G.Numbers, tuple[str, str]]:
         """A convolution's constants, and where its weights and bias are."""
         layer, given = self.conv_layer(stage), self.weight(stage)
-        numbers, home = self._fragment_numbers(stage, lambda: given)
-        bias = self.bias(stage, room=-layer.out_channels % 8)
+        few = self.is_few(stage)
+        numbers, home = self._fragment_numbers(stage, lambda: by_columns(given) if few else given)
+        assert stage.node is not None
+        bias = self._start(np.asarray(stage.node.params["bias"], np.float32)) if "bias" in stage.node.params else None
         numbers |= G.window_numbers(stage, stage.reads[0]) | {
             "GROUPS": layer.groups, "GROUP_OUT": layer.out_channels // layer.groups, "BIAS": str(bias is not None).lower(),
             "CLAMPED": "false", "BOX_Y": 0, "BOX_X": 0}
+        if few:
+            numbers |= {"KERNEL_X": 1, "DEEP": self.input_channels(stage)}
+        if stage in self.unfolded:
+            numbers |= self.unfolded[stage].window | {"GATHERED": "false"}
         return numbers, (home, f"params + {bias or 0}")
 
     def _fragment_numbers(self, stage: Stage, weight: Callable[[], Array]) -> tuple[G.Numbers, str]:
         """Constants of fragments and weights, and where the weights are."""
         block, filters, name, dtype = self.fragments[stage], self._filters(stage), stage.name, self.device.dtype
-        pack, words = tap_fragments if filters.few else channel_fragments, filters.words
-        weights = self.packer.add(words, lambda: pack(weight(), dtype, name))
-        body, steps = (1 if filters.few else filters.kernel[0]) * block.fragments * block.rows * block.groups, filters.steps
+        words, steps = filters.words, filters.steps
+        weights = self.packer.add(words, lambda: channel_fragments(weight(), dtype, name))
+        body = filters.kernel[0] * block.fragments * block.rows * block.groups
         numbers: G.Numbers = {
             "GROUP_IN": filters.depth, "FRAGMENTS": block.fragments, "BLOCK_Y": block.rows, "BLOCK_C": block.groups,
             "WEIGHT_PITCH": 32 * filters.groups, "STEPS": steps, "UNROLL": steps if block.held else F.unrolled(steps, body),
             "TURN": self._deal(stage), "RELU": str(self._is_relu(stage)).lower(),
-            "BY_MATRIX": str(self._stores_matrices(stage)).lower(), "REUSED": str(block.reused).lower(), "HELD": str(block.held).lower(), "FEW": str(filters.few).lower()}
+            "BY_MATRIX": str(self._stores_matrices(stage)).lower(), "REUSED": str(block.reused).lower(),
+            "HELD": str(block.held).lower(), "GATHERED": str(self.is_few(stage)).lower()}
         home = f"params + {weights}"
         if stage in self._resident:
             home = f"scratch + {self.scratch}"

@@ -41,8 +41,7 @@ class Work:
     kernel_x: int
     stride_y: int
     dilation_y: int
-    few: bool  # taps and channels are one axis of products
-    direct: bool  # reads device memory
+    gathered: bool  # fragments are collected value by value, or pair by pair from device memory
     pool_y: int = 1
     pool_x: int = 1
 
@@ -53,8 +52,6 @@ class Work:
     @property
     def steps(self) -> int:
         """Turns of the outer loop."""
-        if self.few:
-            return ceil(self.depth * self.kernel_y * self.kernel_x / 16)
         return self.kernel_x * ceil(self.depth / 16)
 
 
@@ -96,7 +93,7 @@ def candidates(work: Work) -> tuple[Block, ...]:
     for f in fragments:
         for r in rows:
             for g in _divisors(gcd(work.groups, work.inside), 16):
-                reused = not work.few and work.kernel_y * g * 2 <= MOST_WEIGHTS and work.kernel_y * f * r * g <= UNROLLED
+                reused = work.kernel_y * g * 2 <= MOST_WEIGHTS and work.kernel_y * f * r * g <= UNROLLED
                 block = Block(f, r, g, reused)
                 if block.sums <= MOST_SUMS or (r == g == 1 and f == fragments[0]):
                     found.append(block)
@@ -105,18 +102,21 @@ def candidates(work: Work) -> tuple[Block, ...]:
     return tuple(found)
 
 
+def may_be_held(work: Work) -> bool:
+    """Whether a warp can keep all weights that any of its tasks wants."""
+    return work.groups == work.inside and 2 * work.steps * work.kernel_y * work.groups <= MOST_HELD
+
+
 def _may_be_held(work: Work, block: Block) -> bool:
-    """Whether a warp's tasks all have the same weights, few enough, in a loop that can be unrolled."""
-    same = block.groups == work.groups == work.inside and (work.few or block.reused)
-    rows = 1 if work.few else work.kernel_y
-    products = work.steps * rows * block.fragments * block.rows * block.groups
-    return same and 2 * work.steps * rows * block.groups <= MOST_HELD and products <= UNROLLED
+    """Whether that is so with this block, in a loop that can be unrolled."""
+    products = work.steps * work.kernel_y * block.fragments * block.rows * block.groups
+    return may_be_held(work) and block.groups == work.groups and block.reused and products <= UNROLLED
 
 
 def _rows_loaded(work: Work, block: Block) -> int:
     """Input rows loaded for each filter column and group of channels."""
-    if work.few or not block.reused:
-        return block.rows * (1 if work.few else work.kernel_y)
+    if not block.reused:
+        return block.rows * work.kernel_y
     return len({r * work.stride_y + k * work.dilation_y for r in range(block.rows) for k in range(work.kernel_y)})
 
 
@@ -133,25 +133,27 @@ def estimate(work: Work, block: Block, threads: int) -> Estimate:
     """Cycles of one stage of one block of threads."""
     turns = work.pool_y // block.rows if work.pooled else 1  # of a task
     count = tasks(work, block)
-    filter_rows = 1 if work.few else work.kernel_y
     loads = work.steps * _rows_loaded(work, block) * block.fragments * turns
-    weights = 0 if block.held else work.steps * filter_rows * block.groups * turns
-    products = work.steps * filter_rows * block.rows * block.fragments * block.groups * turns
-    gathered = work.few or work.direct
-    instructions = products + loads * (GATHER if gathered else 2.0) + 1.5 * weights + STORE * block.sums / 2 * turns + 40
-    scratch = loads * (8.0 if gathered else FRAGMENT_LOAD) + weights * WEIGHT_LOAD + block.sums / 2
+    weights = 0 if block.held else work.steps * work.kernel_y * block.groups * turns
+    products = work.steps * work.kernel_y * block.rows * block.fragments * block.groups * turns
+    instructions = products + loads * (GATHER if work.gathered else 2.0) + 1.5 * weights + STORE * block.sums / 2 * turns + 40
+    scratch = loads * (8.0 if work.gathered else FRAGMENT_LOAD) + weights * WEIGHT_LOAD + block.sums / 2
     throughput = count * max(products * PRODUCT, scratch, instructions / 4)
     warps = threads // 32
     active, rounds = min(count, warps), ceil(count / warps)
-    first = LATENCY + work.steps * filter_rows * block.groups if block.held else 0.0
+    first = LATENCY + work.steps * work.kernel_y * block.groups if block.held else 0.0
     alone = products * PRODUCT * 4 / max(1, min(4, active)) + instructions + work.steps * turns * LATENCY
     shared = max(ceil(active / 4) * max(products * PRODUCT * 4, instructions), active * scratch)
     return Estimate(throughput, first + rounds * max(alone, shared) + BARRIER)
 
 
-def best_block(work: Work, threads: int, residents: int) -> Block:
-    """The block with the least time when `residents` blocks of threads share a multiprocessor."""
-    return min(candidates(work), key=lambda block: _cycles(estimate(work, block, threads), residents))
+def best_block(work: Work, threads: int, residents: int, room: int) -> Block:
+    """The block with the least time when `residents` blocks of threads share a multiprocessor.
+
+    Of those whose lanes get by with `room` registers, or of those with the fewest where none does."""
+    least = min(registers_of(work, block) for block in candidates(work))
+    fitting = (block for block in candidates(work) if registers_of(work, block) <= max(room, least))
+    return min(fitting, key=lambda block: _cycles(estimate(work, block, threads), residents))
 
 
 @dataclass(frozen=True)
@@ -183,13 +185,13 @@ def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, 
     for threads in THREADS:
         if threads > threads_per_core:
             continue
-        chosen = [best_block(w, threads, 1) for w in works]
-        wanted = max([OTHER, least, *(_registers(w, b) for w, b in zip(works, chosen, strict=True))])
+        chosen = [best_block(w, threads, 1, registers_left(registers, threads, 1)) for w in works]
+        wanted = max([OTHER, least, *(registers_of(w, b) for w, b in zip(works, chosen, strict=True))])
         if registers_left(registers, threads, 1) < wanted and threads > THREADS[0]:
             continue
         limit = max(1, min(share, threads_per_core // threads, 16, scratch_per_core // (scratch_bytes + 1024)))
         residents = min(limit, resident_blocks(registers, threads, wanted))
-        chosen = [best_block(w, threads, residents) for w in works]
+        chosen = [best_block(w, threads, residents, registers_left(registers, threads, residents)) for w in works]
         estimates = [estimate(w, b, threads) for w, b in zip(works, chosen, strict=True)]
         total = Estimate(sum(e.throughput for e in estimates) + positions / 32 * 5,
                          sum(e.latency for e in estimates) + (positions / threads + 1) * 20 + threads * 0.2)
@@ -205,11 +207,11 @@ def _cycles(e: Estimate, residents: int) -> float:
     return float((e.throughput**2 + (e.latency / residents)**2) ** 0.5)
 
 
-def _registers(work: Work, block: Block) -> int:
+def registers_of(work: Work, block: Block) -> int:
     """Registers a lane will want."""
     weights = work.kernel_y * block.groups * 2 if block.reused else 4 * block.groups
     if block.held:
-        weights = work.steps * (1 if work.few else work.kernel_y) * block.groups * 2
+        weights = work.steps * work.kernel_y * block.groups * 2
     pooled = 2 * block.groups if work.pooled else 0
     return min(255, OTHER + block.sums + weights + pooled + 8 * block.fragments)
 

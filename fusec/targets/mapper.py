@@ -52,14 +52,14 @@ class Mapper(ABC):
         elif schedule.step is None:  # else the next step writes what this one's last call may still read
             calls = (*calls[:-1], replace(calls[-1], barrier=False))
         more = (self.activations,) if any(beyond_core(s.node) for s in schedule.stages) else ()
+        buffers = [b for b in schedule.buffers if b.space is not Space.REGISTER and not self.is_needless(b)]
         files = (self.libraries[c.function] for c in calls)
         needed = (f for file in files for f in (self.needs.get(file, file), file))
         libraries = tuple(dict.fromkeys((*self.core, *more, *needed)))
         tiles_c = -(-chain.shapes[chain.output].channels // schedule.tile.channels)
         return MappedKernel(schedule, self.device, threads, blocks_per_core, schedule.scratch_elements,
                             tuple(f"in{i}" for i in range(len(chain.inputs))), self.sizes, tiles_c,
-                            tuple(self.buffer(b) for b in schedule.buffers if b.space is not Space.REGISTER), calls, libraries,
-                            self.packer.packs)
+                            (*(self.buffer(b) for b in buffers), *self.more_buffers()), calls, libraries, self.packer.packs)
 
     def all_calls(self) -> Iterator[Call]:
         """The calls of all stages in order; a convolution that stays in registers is one call with the pool behind it."""
@@ -68,10 +68,24 @@ class Mapper(ABC):
             if stage.writes.space is Space.REGISTER:
                 merged = stage
             elif merged is not None:
+                yield from self.preparing(index - 1, merged)
                 yield self.conv_pool(index, merged, stage)
                 merged = None
-            else:
+            elif not self.is_needless(stage.writes):
+                yield from self.preparing(index, stage)
                 yield from self.stage(index, stage)
+
+    def preparing(self, index: int, stage: Stage) -> tuple[Call, ...]:
+        """Calls that a stage wants before its own."""
+        return ()
+
+    def is_needless(self, buffer: Buffer) -> bool:
+        """Whether a buffer has no reader left, because all take what it would hold from elsewhere."""
+        return False
+
+    def more_buffers(self) -> tuple[BufferCode, ...]:
+        """Buffers that the mapping adds to those of the schedule."""
+        return ()
 
     @abstractmethod
     def conv(self, index: int, stage: Stage) -> Call: ...

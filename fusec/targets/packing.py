@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fusec.errors import InputError
+from fusec.graph.graph import Array
 from fusec.graph.layers import Pair
 
 FloatArray = NDArray[np.float32]
@@ -111,15 +112,10 @@ def channel_fragments(weight: ArrayLike, dtype: str, name: str) -> FloatArray:
     return _words(np.transpose(split, (7, 2, 6, 0, 1, 4, 3, 5)))
 
 
-def tap_fragments(weight: ArrayLike, dtype: str, name: str) -> FloatArray:
-    """(out, in, y, x) to (16 products, 8 channels out, lane, 2 words); products are counted by rows, columns, channels."""
-    bits = half_bits(weight, dtype, name)
-    out = bits.shape[0]
-    products = np.transpose(bits, (0, 2, 3, 1)).reshape(out, -1)
-    full = np.zeros((round_up(out, 8), round_up(products.shape[1], 16)), np.uint16)
-    full[:out, :products.shape[1]] = products
-    split = full.reshape(full.shape[0] // 8, 8, full.shape[1] // 16, 2, 4, 2)
-    return _words(np.transpose(split, (2, 0, 1, 4, 3, 5)))
+def by_columns(weight: ArrayLike) -> FloatArray:
+    """(out, in, y, x) to (out, x * in, y, 1): filter columns count as channels, as in a row of taps."""
+    w = np.asarray(weight, np.float32)
+    return np.ascontiguousarray(np.transpose(w, (0, 3, 1, 2))).reshape(w.shape[0], -1, w.shape[2], 1)
 
 
 def by_phases(weight: ArrayLike, stride: Pair, channels: int) -> FloatArray:
@@ -140,3 +136,9 @@ def by_phases(weight: ArrayLike, stride: Pair, channels: int) -> FloatArray:
 def _words(bits: NDArray[np.uint16]) -> FloatArray:
     """Pairs of values as 32-bit words; no arithmetic may touch them."""
     return np.ascontiguousarray(bits).reshape(-1).view(np.float32)
+
+
+def starting_sums(bias: Array) -> NDArray[np.float32]:
+    """A bias as accumulators of m16n8 products: of each pair of channels in turn, the pair for both rows that a lane has."""
+    pairs = np.pad(np.asarray(bias, np.float32), (0, -bias.size % 8)).reshape(-1, 2)
+    return np.tile(pairs, (1, 2)).ravel()

@@ -112,6 +112,9 @@ inline void multiply_bf16_k16(float (&d)[4], const unsigned (&a)[4], const unsig
     fusec_emulator::multiply("multiply_bf16_k16", line, fusec_emulator::Element::BFLOAT16, 16, d, a, b, c);
 }
 
+inline void load_kept_x2(unsigned (&v)[2], const void* global) { __builtin_memcpy(v, global, sizeof v); }
+inline void load_kept_x4(float (&v)[4], const void* global) { __builtin_memcpy(v, global, sizeof v); }
+
 // --- asynchronous copies --------------------------------------------------------------------------------------------------
 
 namespace fusec_emulator {

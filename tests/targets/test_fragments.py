@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import ceil
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,14 +17,13 @@ SUMS = 4  # accumulators a lane has of a fragment of 16 x 8
 def works(draw: st.DrawFn) -> F.Work:
     pool = draw(st.sampled_from([(1, 1), (2, 2), (3, 3), (1, 2), (2, 1), (4, 5), (9, 9)]))
     small, kernel = st.integers(1, 40), st.sampled_from([1, 2, 3, 5, 7, 11])
-    few = draw(st.booleans())
-    depth = draw(st.integers(1, 4) if few else st.integers(5, 600))
+    depth = draw(st.integers(1, 600))
     inside = draw(st.integers(1, 12))
     groups = inside * draw(st.integers(1, 6))  # of a tile, which may also be a part of what reads the same channels
     sharing = draw(st.sampled_from([groups, inside, 2 * groups]))
     return F.Work(columns=draw(small), rows=draw(small), groups=groups, inside=sharing, depth=depth,
                   kernel_y=draw(kernel), kernel_x=draw(kernel), stride_y=draw(st.integers(1, 4)),
-                  dilation_y=draw(st.integers(1, 3)), few=few, direct=draw(st.booleans()), pool_y=pool[0], pool_x=pool[1])
+                  dilation_y=draw(st.integers(1, 3)), gathered=draw(st.booleans()), pool_y=pool[0], pool_x=pool[1])
 
 
 @given(works())
@@ -41,7 +38,6 @@ def test_blocks_divide_a_convolutions_work(work: F.Work) -> None:
         if work.pooled:  # columns 2 f and 2 f + 1 of eight windows lie in fragment f
             assert work.pool_y % block.rows == 0
             assert 2 * block.fragments in (work.pool_x, work.pool_x + 1)
-        assert not (block.reused and work.few)
     assert len(set(found)) == len(found)
 
 
@@ -78,9 +74,9 @@ def test_a_choice_is_within_the_machine(works: list[F.Work], device, kib: int,  
 
 
 def test_steps_are_what_the_packed_weights_have() -> None:
-    few, deep = (F.Work(columns=8, rows=8, groups=1, inside=1, depth=depth, kernel_y=5, kernel_x=width, stride_y=1,
-                        dilation_y=1, few=depth == 3, direct=False) for depth, width in ((3, 5), (33, 7)))
-    assert (few.steps, deep.steps) == (ceil(75 / 16), 7 * 3)
+    work = F.Work(columns=8, rows=8, groups=1, inside=1, depth=33, kernel_y=5, kernel_x=7, stride_y=1, dilation_y=1,
+                  gathered=False)
+    assert work.steps == 7 * 3
 
 
 @pytest.mark.parametrize(("steps", "body", "turns"), [(3, 10, 3), (4, 10, 2), (3, 100, 1), (100, 1, 2), (1, 5000, 1)])

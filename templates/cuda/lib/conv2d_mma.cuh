@@ -1,7 +1,7 @@
 // Convolution by matrix instructions. A warp computes 16 x FRAGMENTS columns, BLOCK_Y rows and 8 x BLOCK_C channels at once: a row
 // of a fragment is a column of the image, or of several images side by side. The sum of one output runs over filter columns,
-// groups of 16 input channels, filter rows in this order, whatever the blocks, from the bias on; with few input channels over
-// filter rows, filter columns and channels, 16 products at a time.
+// groups of 16 input channels, filter rows in this order, whatever the blocks, from the bias on. Of few input channels each filter
+// column counts as so many channels more, and there is one filter column: see `unfolded`.
 
 template <class S>
 using FragmentSums = float[S::FRAGMENTS][S::BLOCK_Y][S::BLOCK_C][4];
@@ -64,7 +64,7 @@ __device__ __forceinline__ void load_groups(GroupWeights<S>& w, const uint2* wei
 // Filters of BLOCK_C groups from `group` on: what sums start from and, where they are HELD, all weights in registers.
 template <class S>
 struct Filters {
-  static constexpr int ROWS = S::FEW ? 1 : S::KERNEL_Y;
+  static constexpr int ROWS = S::KERNEL_Y;
   int group;
   const uint2* weights;
   GroupSums<S> start;
@@ -75,11 +75,16 @@ struct Filters {
     weights = all + group * 32 + lane;
 #pragma unroll
     for (int k = 0; k < S::BLOCK_C; ++k)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) start[k][i] = S::BIAS ? __ldg(bias + (group + k) * 8 + lane % 4 * 2 + i % 2) : 0.0f;
+      if constexpr (S::BIAS) {
+        load_kept_x4(start[k], bias + ((group + k) * 4 + lane % 4) * 4);
+      } else {
+        start[k][0] = start[k][1] = start[k][2] = start[k][3] = 0.0f;
+      }
     if constexpr (S::HELD) {
 #pragma unroll
-      for (int i = 0; i < S::STEPS * ROWS; ++i) load_groups<S>(held[i / ROWS][i % ROWS], weights + i * S::WEIGHT_PITCH);
+      for (int i = 0; i < S::STEPS * ROWS; ++i)
+#pragma unroll
+        for (int k = 0; k < S::BLOCK_C; ++k) load_kept_x2(held[i / ROWS][i % ROWS][k], weights + i * S::WEIGHT_PITCH + k * 32);
     }
   }
   __device__ __forceinline__ void load(GroupWeights<S>& w, int step, int ky) const {
@@ -104,7 +109,7 @@ __device__ __forceinline__ void multiply_groups(GroupSums<S>& sum, const unsigne
 
 // Whether all steps are unrolled, so that the first products can add to the bias where it is; else sums begin as copies of it.
 template <class S>
-__device__ constexpr bool starts_in_place() { return S::UNROLL >= S::STEPS && (S::FEW || S::REUSED); }
+__device__ constexpr bool starts_in_place() { return S::UNROLL >= S::STEPS && S::REUSED; }
 template <class S>
 __device__ __forceinline__ void copy_start(FragmentSums<S>& sum, const GroupSums<S>& start) {
 #pragma unroll
@@ -171,6 +176,45 @@ struct Fragments {
   }
 };
 
+// The same of few input channels that nobody unfolded, value by value.
+template <class S, class In>
+struct GatheredFragments {
+  const In& in;
+  int n[S::FRAGMENTS][2], x[S::FRAGMENTS][2];
+
+  template <class Place>
+  __device__ __forceinline__ GatheredFragments(const In& in_, int, const Place& place) : in(in_) {
+#pragma unroll
+    for (int f = 0; f < S::FRAGMENTS; ++f)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const auto p = place(f, threadIdx.x % 32 / 4 + 8 * h);
+        n[f][h] = p.n, x[f][h] = p.x * S::STRIDE_X + S::OFFSET_X;
+      }
+  }
+  __device__ __forceinline__ void load(unsigned (&a)[4], int f, int pair, int y, int, bool half) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      unsigned both = 0;
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const int e = 16 * pair + 8 * (i / 2) + threadIdx.x % 4 * 2 + j;
+        if ((half && i >= 2) || e >= S::GROUP_IN) continue;
+        both |= bits(in, n[f][i % 2], e % S::DEEP, y, x[f][i % 2] + e / S::DEEP * S::DILATION_X) << 16 * j;
+      }
+      a[i] = both;
+    }
+  }
+};
+template <class S, class In, bool GATHERED>
+struct FragmentsOf {
+  typedef Fragments<S, In> Loader;
+};
+template <class S, class In>
+struct FragmentsOf<S, In, true> {
+  typedef GatheredFragments<S, In> Loader;
+};
+
 // Whether input row i, counted from the first under the block, is under filter row ky of an output row of the block.
 template <class S>
 __device__ constexpr bool meets(int i, int ky) {
@@ -191,7 +235,7 @@ __device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& 
   constexpr int PLANES = (S::GROUP_IN + 7) / 8, PAIRS = (PLANES + 1) / 2;
   const int first = S::GROUPS == 1 ? 0 : filters.group * 8 / S::GROUP_OUT * S::GROUP_IN - in.c0;  // of the group's channels
   constexpr int ROWS = (S::BLOCK_Y - 1) * S::STRIDE_Y + (S::KERNEL_Y - 1) * S::DILATION_Y + 1;
-  const Fragments<S, In> fragments(in, first, place);
+  const typename FragmentsOf<S, In, S::GATHERED>::Loader fragments(in, first, place);
   if (!starts_in_place<S>()) copy_start<S>(sum, filters.start);
 #pragma unroll S::UNROLL
   for (int step = 0; step < S::STEPS; ++step) {
@@ -237,77 +281,11 @@ __device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& 
   }
 }
 
-// Products 2 (lane % 4) and the next of a step, and those eight on: their input channels and positions under the window.
-template <class S>
-struct Taps {
-  static constexpr int DEPTH = S::KERNEL_Y * S::KERNEL_X * S::GROUP_IN;
-  int c[4], y[4], x[4];
-  bool real[4];
-  __device__ __forceinline__ explicit Taps(int step) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int given = step * 16 + threadIdx.x % 4 * 2 + i % 2 + i / 2 * 8;
-      real[i] = (step + 1) * 16 <= DEPTH || given < DEPTH;
-      const int k = real[i] ? given : 0;
-      c[i] = k % S::GROUP_IN;
-      x[i] = k / S::GROUP_IN % S::KERNEL_X * S::DILATION_X;
-      y[i] = k / (S::GROUP_IN * S::KERNEL_X) * S::DILATION_Y;
-    }
-  }
-};
-
-// The products of a block with few input channels: filter taps and channels are one axis of products.
-template <class S, class In, class Place>
-__device__ __forceinline__ void multiply_taps(FragmentSums<S>& sum, const In& in, const Filters<S>& filters, int y,
-                                              const Place& place) {
-  constexpr int DEPTH = Taps<S>::DEPTH;
-  constexpr bool FIXED = In::IN_SCRATCH && In::ROWS_HELD == 0;  // a tap is the same distance away everywhere
-  const int lane = threadIdx.x % 32;
-  if (!starts_in_place<S>()) copy_start<S>(sum, filters.start);
-#pragma unroll S::UNROLL
-  for (int step = 0; step < S::STEPS; ++step) {
-    const bool half = DEPTH - step * 16 <= 8;
-    GroupWeights<S> room;
-    if constexpr (!S::HELD) filters.load(room, step, 0);
-    const GroupWeights<S>& b = either(S::HELD, filters.held[S::HELD ? step : 0][0], room);
-    const Taps<S> taps(step);
-    int away[4] = {};
-    if constexpr (FIXED) {
-#pragma unroll
-      for (int k = 0; k < 4; ++k) away[k] = in.index(0, taps.c[k], taps.y[k], taps.x[k]) - in.index(0, 0, 0, 0);
-    }
-#pragma unroll
-    for (int f = 0; f < S::FRAGMENTS; ++f)
-#pragma unroll
-      for (int r = 0; r < S::BLOCK_Y; ++r) {
-        unsigned a[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const auto p = place(f, lane / 4 + i % 2 * 8);
-          const int row = y + r * S::STRIDE_Y, column = p.x * S::STRIDE_X + S::OFFSET_X;
-          unsigned pair[2];
-#pragma unroll
-          for (int j = 0; j < 2; ++j) {
-            const int k = i / 2 * 2 + j;
-            if (half && i >= 2) pair[j] = 0;
-            else if constexpr (FIXED) pair[j] = in.data[in.index(p.n, 0, row, column) + away[k]];
-            else pair[j] = bits(in, p.n, taps.c[k], row + taps.y[k], column + taps.x[k]);
-            if (!taps.real[k]) pair[j] = 0;
-          }
-          a[i] = pair[0] | pair[1] << 16;
-        }
-        multiply_groups<S>(sum[f][r], a, b, half, either(starts_in_place<S>() && step == 0, filters.start, sum[f][r]));
-      }
-  }
-}
-
 // Bias and products of a block whose first row in the convolution's box is `row`.
 template <class S, class In, class Place>
 __device__ __forceinline__ void convolve_fragments(FragmentSums<S>& sum, const In& in, const Filters<S>& filters, int row,
                                                    const Place& place) {
-  const int y = row * S::STRIDE_Y + S::OFFSET_Y;
-  if constexpr (S::FEW) multiply_taps<S>(sum, in, filters, y, place);
-  else multiply_planes<S>(sum, in, filters, y, place);
+  multiply_planes<S>(sum, in, filters, row * S::STRIDE_Y + S::OFFSET_Y, place);
 }
 
 // f(filters) for the filters of `group`: those `held` by the warp, or loaded now.
@@ -432,7 +410,7 @@ __device__ __forceinline__ void conv2d_mma(const Out& out, const float* __restri
     if (!is_made<S>(out, piece.y + S::BLOCK_Y - 1)) continue;
     const auto place = [&](int f, int m) { return Column<S>(piece.column + 16 * f + m); };
     FragmentSums<S> sum;
-    if (S::INSIDE || any_row(out, piece.y, S::BLOCK_Y)) {
+    if (S::INSIDE || S::HELD || any_row(out, piece.y, S::BLOCK_Y)) {
       with_filters<S>(held, weights, bias, out.c0 / 8 + piece.group,
                       [&](const Filters<S>& filters) { convolve_fragments<S>(sum, in, filters, piece.y, place); });
     } else {

@@ -124,6 +124,17 @@ __device__ __forceinline__ void multiply_bf16_k16(float (&d)[4], const unsigned 
 }
 #endif
 
+// --- registers ---------------------------------------------------------------------------------------------------------------
+
+// Load from device memory into registers that keep their values: the compiler does not load them again where they are used.
+__device__ __forceinline__ void load_kept_x2(unsigned (&v)[2], const void* global) {
+  asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(v[0]), "=r"(v[1]) : "l"(__cvta_generic_to_global(global)) : "memory");
+}
+__device__ __forceinline__ void load_kept_x4(float (&v)[4], const void* global) {
+  asm volatile("ld.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3]) : "l"(__cvta_generic_to_global(global)) : "memory");
+}
+
 // --- copies from device memory into scratch that go on while the thread does -------------------------------------------------
 
 // 16, 8 or 4 bytes, both addresses aligned to as many; zeros where not `inside`, and `global` is not read then. Copies belong
