@@ -25,7 +25,7 @@ from fusec.targets.cuda_planes import PlanesMapper
 from fusec.targets.cuda_simt import is_conv
 from fusec.targets.device import FEW_CHANNELS, RESIDENT_WEIGHTS, Device
 from fusec.targets.packing import by_columns, by_phases, channel_fragments, round_up, starting_sums
-from fusec.targets.unfold import Unfolded, place_unfolded
+from fusec.targets.paired_rows import PairedRows, place_rows
 
 COLUMNS = 5  # of a depthwise convolution, for which a thread is to have registers
 
@@ -33,7 +33,7 @@ COLUMNS = 5  # of a depthwise convolution, for which a thread is to have registe
 def map_schedule(schedule: Schedule, device: Device, *, tiles: int | None = None) -> MappedKernel:
     """Map `schedule` to warps and threads; `tiles` is how many are expected, None more than the device has room for."""
     mapper = _MatrixMapper(schedule, device)
-    mapper.unfold()
+    mapper.pair_rows()
     matrix, plain, planes = mapper.matrix_works(), mapper.works(), mapper.depthwise_works()
     others = [s for s in schedule.stages if s not in matrix and s not in planes]
     positions = sum(s.writes.images * s.footprint.elements * schedule.fresh(s) // (s.footprint.y.extent or 1) for s in others)
@@ -78,13 +78,13 @@ class _Filters:
 
 class _MatrixMapper(PlanesMapper):
     libraries = PlanesMapper.libraries | {"conv2d_mma": "conv2d_mma.cuh", "conv2d_mma_pool": "conv2d_mma.cuh",
-                                          "conv_transpose2d_mma": "conv_transpose2d_mma.cuh", "unfold_columns": "unfold.cuh"}
+                                          "conv_transpose2d_mma": "conv_transpose2d_mma.cuh", "pair_rows": "paired_rows.cuh"}
     needs = MappingProxyType({**PlanesMapper.needs, "conv_transpose2d_mma.cuh": "conv2d_mma.cuh"})
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
         super().__init__(schedule, device)
         self.fragments: dict[Stage, F.Block] = {}
-        self.unfolded: dict[Stage, Unfolded] = {}
+        self.paired: dict[Stage, PairedRows] = {}
         self._resident: frozenset[Stage] = frozenset()
         self._dealt = 0  # tasks of the stages before that run side by side with the next
 
@@ -107,10 +107,10 @@ class _MatrixMapper(PlanesMapper):
         """Whether a convolution by matrix instructions has so few input channels that filter columns count as more of them."""
         return is_conv(stage) and self.is_matrix(stage) and self.input_channels(stage) <= FEW_CHANNELS
 
-    def unfold(self) -> None:
-        """Find places for the rows of taps of convolutions with few input channels: each a part of scratch that is free then.
+    def pair_rows(self) -> None:
+        """Find places for the rows of convolutions with few input channels: each a part of scratch that is free then.
 
-        Stages side by side have no barrier between the making of one and its use, and collect their taps themselves."""
+        Stages side by side have no barrier between the making and the use of rows, and collect values one by one."""
         if self.schedule.execution is Execution.IN_SPACE:
             return
         for stage, after in zip(self.schedule.stages, (*self.schedule.stages[1:], None), strict=True):
@@ -118,33 +118,33 @@ class _MatrixMapper(PlanesMapper):
                 pool = after if stage.writes.space is Space.REGISTER else None
                 last = pool or stage
                 made = G.region(last, self.shape(last.writes), self.schedule.fresh(last))
-                found = place_unfolded(self.schedule, stage, pool, made, self.device)
+                found = place_rows(self.schedule, stage, pool, made, self.device)
                 if found is not None:
-                    self.unfolded[stage] = found
-        self.scratch = max([self.scratch, *(u.end for u in self.unfolded.values())])
+                    self.paired[stage] = found
+        self.scratch = max([self.scratch, *(rows.end for rows in self.paired.values())])
 
     def preparing(self, index: int, stage: Stage) -> tuple[Call, ...]:
-        if stage not in self.unfolded:
+        if stage not in self.paired:
             return ()
-        struct = Struct(f"Taps{index}", f"rows of taps for stage {index}", self.unfolded[stage].constants, ())
+        struct = Struct(f"Rows{index}", f"rows in pairs for stage {index}", self.paired[stage].constants, ())
         source = next((s.reads[0].buffer for s in self.schedule.stages if s.writes is stage.reads[0].buffer and s.node is None),
                       stage.reads[0].buffer)
-        return (Call("unfold_columns", (struct,), (self._taps(stage), self.names[source])),)
+        return (Call("pair_rows", (struct,), (self._rows(stage), self.names[source])),)
 
     def is_needless(self, buffer: Buffer) -> bool:
         loaded = any(s.writes is buffer and s.node is None for s in self.schedule.stages)
         readers = [s for s in self.schedule.stages for r in s.reads if r.buffer is buffer]
-        return loaded and all(s in self.unfolded for s in readers)
+        return loaded and all(s in self.paired for s in readers)
 
     def more_buffers(self) -> tuple[BufferCode, ...]:
-        return tuple(replace(self.buffer(s.reads[0].buffer), name=self._taps(s), type=u.type, pointer="scratch", walk=())
-                     for s, u in self.unfolded.items())
+        return tuple(replace(self.buffer(s.reads[0].buffer), name=self._rows(s), type=rows.type, pointer="scratch", walk=())
+                     for s, rows in self.paired.items())
 
-    def _taps(self, stage: Stage) -> str:
-        return f"taps{self.schedule.stages.index(stage)}"
+    def _rows(self, stage: Stage) -> str:
+        return f"rows{self.schedule.stages.index(stage)}"
 
     def read(self, stage: Stage) -> str:
-        return self._taps(stage) if stage in self.unfolded else super().read(stage)
+        return self._rows(stage) if stage in self.paired else super().read(stage)
 
     def is_simt(self, stage: Stage) -> bool:
         return super().is_simt(stage) and not self.is_matrix(stage)
@@ -174,7 +174,7 @@ class _MatrixMapper(PlanesMapper):
         groups, inside = -(-w.channels // 8), -(-layer.out_channels // layer.groups // 8)
         filters, direct = self._filters(stage), self.is_few(stage) or stage.reads[0].buffer.space is Space.GLOBAL
         return F.Work(w.images * w.columns, w.rows, groups, groups if layer.groups == 1 else inside, filters.depth,
-                      *filters.kernel, w.stride_y, layer.dilation[0], direct and stage not in self.unfolded, w.pool_y, w.pool_x)
+                      *filters.kernel, w.stride_y, layer.dilation[0], direct and stage not in self.paired, w.pool_y, w.pool_x)
 
     def _phased_work(self, stage: Stage) -> F.Work:
         """Extents of the convolution that makes all phases of a transposed one."""
@@ -261,8 +261,8 @@ class _MatrixMapper(PlanesMapper):
             "CLAMPED": "false", "BOX_Y": 0, "BOX_X": 0}
         if few:
             numbers |= {"KERNEL_X": 1, "DEEP": self.input_channels(stage)}
-        if stage in self.unfolded:
-            numbers |= self.unfolded[stage].window | {"GATHERED": "false"}
+        if stage in self.paired:
+            numbers |= self.paired[stage].window | {"PAIRED": "true"}
         return numbers, (home, f"params + {bias or 0}")
 
     def _fragment_numbers(self, stage: Stage, weight: Callable[[], Array]) -> tuple[G.Numbers, str]:
@@ -276,7 +276,7 @@ class _MatrixMapper(PlanesMapper):
             "WEIGHT_PITCH": 32 * filters.groups, "STEPS": steps, "UNROLL": steps if block.held else F.unrolled(steps, body),
             "TURN": self._deal(stage), "RELU": str(self._is_relu(stage)).lower(),
             "BY_MATRIX": str(self._stores_matrices(stage)).lower(), "REUSED": str(block.reused).lower(),
-            "HELD": str(block.held).lower(), "GATHERED": str(self.is_few(stage)).lower()}
+            "HELD": str(block.held).lower(), "FEW": str(self.is_few(stage)).lower(), "PAIRED": "false"}
         home = f"params + {weights}"
         if stage in self._resident:
             home = f"scratch + {self.scratch}"

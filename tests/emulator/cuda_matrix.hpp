@@ -73,6 +73,7 @@ enum class Element { FLOAT16, BFLOAT16 };
 // matrix.cpp. `count` matrices of 8 x 8 into or from r[count]; d[4] = a[depth / 4] b[depth / 8] + c[4], registers as in ptx.cuh.
 void load_matrix(const char* name, int line, unsigned count, unsigned* r, const void* row);
 void store_matrix(const char* name, int line, unsigned count, void* row, const unsigned* r);
+unsigned transpose_matrix(const char* name, int line, unsigned r);
 void multiply(const char* name, int line, Element element, unsigned depth, float* d, const unsigned* a, const unsigned* b,
               const float* c);
 
@@ -93,6 +94,10 @@ inline void store_matrix_x4(void* row, const unsigned (&r)[4], int line = __buil
 }
 inline void store_matrix_x2(void* row, const unsigned (&r)[2], int line = __builtin_LINE()) {
     fusec_emulator::store_matrix("store_matrix_x2", line, 2, row, r);
+}
+
+inline unsigned transpose_matrix(unsigned r, int line = __builtin_LINE()) {
+    return fusec_emulator::transpose_matrix("transpose_matrix", line, r);
 }
 
 inline void multiply_f16_k8(float (&d)[4], const unsigned (&a)[2], unsigned b, const float (&c)[4],

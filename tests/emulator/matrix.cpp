@@ -22,6 +22,10 @@ struct Store {
     unsigned count;
 };
 
+struct Transposed {
+    unsigned given, result;
+};
+
 struct Product {
     Element element;
     unsigned depth;
@@ -43,6 +47,17 @@ void take_rows(void* const (&parts)[WARP]) {
         unsigned row[4];
         for (unsigned k = 0; k < 4; ++k) row[k] = static_cast<const Store*>(parts[i % 8 * 4 + k])->value[i / 8];
         memcpy(static_cast<const Store*>(parts[i])->row, row, ROW_BYTES);
+    }
+}
+
+void transpose_warp(void* const (&parts)[WARP]) {
+    for (unsigned l = 0; l < WARP; ++l) {
+        unsigned pair[2];
+        for (unsigned i = 0; i < 2; ++i) {
+            const unsigned row = l % 4 * 2 + i, column = l / 4;
+            pair[i] = static_cast<const Transposed*>(parts[row * 4 + column / 2])->given >> column % 2 * 16 & 0xFFFFu;
+        }
+        static_cast<Transposed*>(parts[l])->result = pair[0] | pair[1] << 16;
     }
 }
 
@@ -94,6 +109,12 @@ void store_matrix(const char* name, int line, unsigned count, void* row, const u
     if (lane() < 8 * count) check_row(name, line, row);
     Store store{row, r, count};
     warp_call_whole(name, line, &store, take_rows);
+}
+
+unsigned transpose_matrix(const char* name, int line, unsigned r) {
+    Transposed transposed{r, 0};
+    warp_call_whole(name, line, &transposed, transpose_warp);
+    return transposed.result;
 }
 
 void multiply(const char* name, int line, Element element, unsigned depth, float* d, const unsigned* a, const unsigned* b,

@@ -73,6 +73,13 @@ extern "C" __global__ void store(const unsigned* values, const int* places, uint
 }
 """
 
+TRANSPOSE = WORDS + r"""
+extern "C" __global__ void transpose(const unsigned* in, unsigned* out) {
+  const int t = blockIdx.x * blockDim.x + threadIdx.x;
+  out[t] = transpose_matrix(in[t]);
+}
+"""
+
 # One instruction per warp, its registers as they come: a[lane][], b[lane][], d[lane][].
 MULTIPLY = WORDS + r"""
 extern "C" __global__ void multiply(const unsigned* a, const unsigned* b, float* d) {

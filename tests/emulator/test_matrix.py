@@ -21,6 +21,7 @@ from .matrix_kernels import (
     LOAD,
     MULTIPLY,
     STORE,
+    TRANSPOSE,
     WORDS,
     WORDS_LINES,
     Array,
@@ -172,6 +173,13 @@ def test_store_matrix_takes_each_lanes_pairs(run: Run) -> None:
         np.testing.assert_array_equal(got, wanted)
 
 
+def test_transpose_matrix_turns_each_warps_own(run: Run) -> None:
+    matrices = np.random.default_rng(7).integers(0, 2 ** 16, (3, 8, 8), dtype=np.uint16)
+    turned = np.zeros((3, 32), np.uint32)
+    run(TRANSPOSE, "transpose", (3, 1, 1), WARP, [matrices.view(np.uint32).reshape(3, 32), turned], 0)
+    np.testing.assert_array_equal(turned.view(np.uint16).reshape(3, 8, 8), matrices.transpose(0, 2, 1))
+
+
 def multiplied(run: Run, form: str, depth: int, a: Array, b: Array, c: Array) -> Array:
     """a b + c by one instruction per warp; a[warps, 16, K], b[warps, K, 8], c[warps, 16, 8] as float64."""
     left = np.stack([left_registers(bits_of(m, form)) for m in a])
@@ -285,7 +293,7 @@ def signatures(text: str, before: str) -> dict[str, str]:
 def test_the_emulator_has_the_words_of_the_library_and_no_others() -> None:
     library = signatures(WORDS, "__device__ __forceinline__")
     emulator = signatures((Path(__file__).parent / "cuda_matrix.hpp").read_text(), "inline")
-    assert len(library) == 24
+    assert len(library) == 25
     assert emulator == library
 
 

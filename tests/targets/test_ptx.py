@@ -16,7 +16,7 @@ pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="NVRTC and CuPy are 
 
 ARCHS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_120")
 # Bits 0 to 11 of a machine instruction, as nvdisasm names them; the same on all these architectures.
-OPCODES = {0x23C: "HMMA", 0x83B: "LDSM", 0xFAE: "LDGSTS", 0x844: "STSM"}
+OPCODES = {0x23C: "HMMA", 0x83B: "LDSM", 0xFAE: "LDGSTS", 0x844: "STSM", 0x23A: "MOVM"}
 INSTRUCTION_BYTES = 16
 
 ALL = WORDS + r"""
@@ -33,6 +33,7 @@ extern "C" __global__ void all_words(const unsigned char* in, float* out, int n)
   load_matrix_x4(a, scratch + 16 * t);
   load_matrix_x2(b, scratch + 1024 + 16 * (t % 16));
   load_matrix_x1(c, scratch + 2048 + 16 * (t % 8));
+  a[0] = transpose_matrix(a[0]);
   unsigned half[2] = {a[0], floats_to_half2(out[t], half_to_float(float_to_half(out[t + 1])))};
   float d[4] = {bfloat_to_float(half_bits(c))};
   multiply_f16_k16(d, a, b, d);
@@ -68,7 +69,7 @@ def machine_instructions(cubin: bytes, entry: str) -> Counter[str]:
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_word_is_its_instruction(arch: str) -> None:
     cubin, usage = compile_cubin(Source("all_words", ALL, "cuda"), arch)
-    wanted = {"HMMA": 3, "LDSM": 3} if arch == "sm_75" else {"HMMA": 4, "LDSM": 3, "LDGSTS": 3}
+    wanted = {"HMMA": 3, "LDSM": 3, "MOVM": 1} if arch == "sm_75" else {"HMMA": 4, "LDSM": 3, "LDGSTS": 3, "MOVM": 1}
     if arch in ("sm_90", "sm_120"):
         wanted["STSM"] = 2
     assert machine_instructions(cubin, "all_words") == wanted

@@ -1,7 +1,7 @@
 // Convolution by matrix instructions. A warp computes 16 x FRAGMENTS columns, BLOCK_Y rows and 8 x BLOCK_C channels at once: a row
 // of a fragment is a column of the image, or of several images side by side. The sum of one output runs over filter columns,
 // groups of 16 input channels, filter rows in this order, whatever the blocks, from the bias on. Of few input channels each filter
-// column counts as so many channels more, and there is one filter column: see `unfolded`.
+// column counts as so many channels more, and there is one filter column.
 
 template <class S>
 using FragmentSums = float[S::FRAGMENTS][S::BLOCK_Y][S::BLOCK_C][4];
@@ -176,7 +176,37 @@ struct Fragments {
   }
 };
 
-// The same of few input channels that nobody unfolded, value by value.
+// The same of few input channels, whose rows come in pairs.
+template <class S, class In>
+struct PairedFragments {
+  const value_t* at[S::FRAGMENTS][2];
+
+  template <class Place>
+  __device__ __forceinline__ PairedFragments(const In& in, int, const Place& place) {
+#pragma unroll
+    for (int f = 0; f < S::FRAGMENTS; ++f)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const auto p = place(f, threadIdx.x % 32 / 4 + 8 * h);
+        const int from = (p.x * S::STRIDE_X + S::OFFSET_X) * S::DEEP;
+        at[f][h] = in.row(p.n, 0) + from % 2 * (In::PITCH - 1) + from + threadIdx.x % 4 * 2;
+      }
+  }
+  __device__ __forceinline__ void load(unsigned (&a)[4], int f, int pair, int y, int, bool half) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int first = 16 * pair + 8 * (i / 2), behind = S::GROUP_IN - first - int(threadIdx.x % 4 * 2);
+      if (half && i >= 2) {
+        a[i] = 0;
+        continue;
+      }
+      a[i] = *reinterpret_cast<const unsigned*>(at[f][i % 2] + y * 2 * In::PITCH + first);
+      if (first + 8 > S::GROUP_IN) a[i] = behind >= 2 ? a[i] : behind == 1 ? a[i] & 0xffffu : 0u;
+    }
+  }
+};
+
+// The same value by value, for want of such rows.
 template <class S, class In>
 struct GatheredFragments {
   const In& in;
@@ -206,12 +236,16 @@ struct GatheredFragments {
     }
   }
 };
-template <class S, class In, bool GATHERED>
+template <class S, class In, bool FEW, bool PAIRED>
 struct FragmentsOf {
   typedef Fragments<S, In> Loader;
 };
 template <class S, class In>
-struct FragmentsOf<S, In, true> {
+struct FragmentsOf<S, In, true, true> {
+  typedef PairedFragments<S, In> Loader;
+};
+template <class S, class In>
+struct FragmentsOf<S, In, true, false> {
   typedef GatheredFragments<S, In> Loader;
 };
 
@@ -235,7 +269,7 @@ __device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& 
   constexpr int PLANES = (S::GROUP_IN + 7) / 8, PAIRS = (PLANES + 1) / 2;
   const int first = S::GROUPS == 1 ? 0 : filters.group * 8 / S::GROUP_OUT * S::GROUP_IN - in.c0;  // of the group's channels
   constexpr int ROWS = (S::BLOCK_Y - 1) * S::STRIDE_Y + (S::KERNEL_Y - 1) * S::DILATION_Y + 1;
-  const typename FragmentsOf<S, In, S::GATHERED>::Loader fragments(in, first, place);
+  const typename FragmentsOf<S, In, S::FEW, S::PAIRED>::Loader fragments(in, first, place);
   if (!starts_in_place<S>()) copy_start<S>(sum, filters.start);
 #pragma unroll S::UNROLL
   for (int step = 0; step < S::STEPS; ++step) {
@@ -397,6 +431,74 @@ __device__ __forceinline__ void store_planes(const Out& out, const FragmentSums<
   }
 }
 
+// As `store_pairs`, into device memory without planes, by rows: lanes turn matrices and exchange pairs with their neighbours, then
+// those of even number have four of the first eight columns of a fragment, the others of the last. Four columns lie in one image.
+template <class S, class Out, class Piece, class Place>
+__device__ __forceinline__ void store_rows(const Out& out, const FragmentSums<S>& sum, const Piece& piece, const Place& place,
+                                           const float* __restrict__ params) {
+  const int lane = threadIdx.x % 32, c = piece.group * 8, first = lane % 2 == 1 ? lane % 4 * 2 + 6 : lane % 4 * 2;
+  const long long pitch = (long long)out.height * out.width;
+#pragma unroll
+  for (int f = 0; f < S::FRAGMENTS; ++f) {
+    const auto p = place(f, first), last = place(f, first + 3);
+    value_t* const at = out.data + out.index(p.n, c + lane / 4, piece.y, p.x);
+    const bool four = last.real && out.x0 + p.x >= 0 && out.x0 + last.x < out.width;
+    const bool there = p.real && out.n0 + p.n < out.batch;
+    const bool aligned = four && out.width % 4 == 0 && reinterpret_cast<unsigned long long>(at) % 8 == 0;
+#pragma unroll
+    for (int r = 0; r < S::BLOCK_Y; ++r) {
+      const int y = piece.y + r;
+      if (!(piece.owns(y) && is_made<S>(out, y) && unsigned(out.y0 + y) < unsigned(out.height))) continue;
+#pragma unroll
+      for (int k = 0; k < S::BLOCK_C; ++k) {
+        unsigned half[2];
+#pragma unroll
+        for (int h = 0; h < 2; ++h)
+          half[h] = transpose_matrix(
+              finished_pair<S>(sum[f][r][k][2 * h], sum[f][r][k][2 * h + 1], out.c0 + c + 8 * k + lane % 4 * 2, params));
+        const unsigned taken = __shfl_xor_sync(0xffffffffu, lane % 2 == 1 ? half[0] : half[1], 1);
+        const uint2 columns = lane % 2 == 1 ? uint2{taken, half[1]} : uint2{half[0], taken};
+        if (!there || (Out::DEPTH % 8 != 0 && out.c0 + c + 8 * k + lane / 4 >= Out::DEPTH)) continue;
+        value_t* const to = at + r * out.width + 8 * k * pitch;
+        if (aligned) {
+          *reinterpret_cast<uint2*>(to) = columns;
+        } else {
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            if (p.x + i <= last.x && unsigned(out.x0 + p.x + i) < unsigned(out.width))
+              to[i] = value_t((i < 2 ? columns.x : columns.y) >> i % 2 * 16);
+        }
+      }
+    }
+  }
+}
+
+// The same into planes in device memory.
+template <class S, class Out, class Piece, class Place>
+__device__ __forceinline__ void store_pixels(const Out& out, const FragmentSums<S>& sum, const Piece& piece, const Place& place,
+                                             const float* __restrict__ params) {
+  const int lane = threadIdx.x % 32, c = piece.group * 8 + lane % 4 * 2;
+  const long long row = 8ll * out.width, plane = row * out.height;
+#pragma unroll
+  for (int f = 0; f < S::FRAGMENTS; ++f)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const auto p = place(f, lane / 4 + 8 * h);
+      value_t* const at = out.data + out.index(p.n, c, piece.y, p.x);
+      const bool there = p.real && unsigned(out.x0 + p.x) < unsigned(out.width) && out.n0 + p.n < out.batch;
+#pragma unroll
+      for (int r = 0; r < S::BLOCK_Y; ++r) {
+        const int y = piece.y + r;
+        if (!(piece.owns(y) && is_made<S>(out, y) && unsigned(out.y0 + y) < unsigned(out.height) && there)) continue;
+#pragma unroll
+        for (int k = 0; k < S::BLOCK_C; ++k) {
+          const unsigned both = finished_pair<S>(sum[f][r][k][2 * h], sum[f][r][k][2 * h + 1], out.c0 + c + 8 * k, params);
+          *reinterpret_cast<unsigned*>(at + r * row + k * plane) = behind_last<Out>(out.c0 + c + 8 * k, both);
+        }
+      }
+    }
+}
+
 template <class S, class Out, class In>
 __device__ __forceinline__ void conv2d_mma(const Out& out, const float* __restrict__ params, const uint2* weights,
                                            const float* bias, const In& in) {
@@ -417,6 +519,8 @@ __device__ __forceinline__ void conv2d_mma(const Out& out, const float* __restri
       copy_start<S>(sum, GroupSums<S>{});
     }
     if constexpr (S::BY_MATRIX) store_planes<S>(out, sum, piece, place, params);
+    else if constexpr (!Out::IN_SCRATCH && Out::LANES == 8) store_pixels<S>(out, sum, piece, place, params);
+    else if constexpr (!Out::IN_SCRATCH && (S::IMAGES == 1 || S::COLUMNS % 4 == 0)) store_rows<S>(out, sum, piece, place, params);
     else store_pairs<S>(out, sum, piece, place, params);
   }
 }

@@ -86,6 +86,13 @@ __device__ __forceinline__ void store_matrix_x2(void* row, const unsigned (&r)[2
 }
 #endif
 
+// A matrix whose lanes hold elements 2 (l % 4) and the next of row l / 4, the other way round.
+__device__ __forceinline__ unsigned transpose_matrix(unsigned r) {
+  unsigned t;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(t) : "r"(r));
+  return t;
+}
+
 // d = a b + c for a of 16 x K and b of K x 8, K = 8 or 16. With g = lane / 4 and t = lane % 4: a[0] holds row g, a[1] row g + 8,
 // both in columns 2 t and 2 t + 1; a[2] and a[3] the same 8 columns on. b[0] holds rows 2 t and 2 t + 1 of column g, b[1] those
 // 8 rows on. d[0] and d[1] are columns 2 t and 2 t + 1 of row g, d[2] and d[3] of row g + 8; so for c, which may be d. The low

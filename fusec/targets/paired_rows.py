@@ -1,8 +1,8 @@
-"""Rows of taps: where they lie in scratch, and what a kernel makes of them.
+"""Rows of few channels in pairs: where they lie in scratch, and what a kernel makes of them.
 
 In: a convolution with few input channels, of a Schedule. Out: a place in scratch that nothing else needs while the convolution
-runs, and the constants of its making and its use. A position there holds what the filter reads in one row: filter columns are
-channels, in planes of eight.
+runs, and the constants of the rows' making and use. What the filter reads in one row lies side by side there, filter columns
+and channels as one axis of products, and each row is there twice so that any two neighbours are one aligned word.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ ALIGN = 64  # bytes
 
 
 @dataclass(frozen=True)
-class Unfolded:
-    """Rows of taps of one convolution: their extents, and offset and pitches in elements of scratch."""
+class PairedRows:
+    """The rows one convolution reads: extents, and offset in elements of scratch."""
 
     offset: int
     images: int
-    depth: int  # values of a position
     rows: int
-    columns: int
+    values: int  # of a row
+    room: int  # further ones that are read, but not used
     window: G.Numbers  # how the convolution reads them
     constants: tuple[Constant, ...]  # of their making
 
     @property
-    def plane(self) -> int:
-        return 8 * self.rows * self.columns
+    def pitch(self) -> int:
+        """Elements of a row."""
+        return -(-(self.values + self.room) // 2) * 2
 
     @property
     def size(self) -> int:
-        return self.images * -(-self.depth // 8) * self.plane
+        return 2 * self.images * self.rows * self.pitch
 
     @property
     def end(self) -> int:
@@ -45,29 +46,31 @@ class Unfolded:
     @property
     def type(self) -> str:
         """The buffer in the words of the library."""
-        planes = -(-self.depth // 8)
-        return f"Scratch<{self.offset}, {planes * self.plane}, {self.plane}, {8 * self.columns}, 0x0u, 0, 8, {self.depth}>"
+        return f"PairedRows<{self.offset}, {2 * self.rows * self.pitch}, {self.pitch}>"
 
 
-def place_unfolded(schedule: Schedule, stage: Stage, pool: Stage | None, made: G.Region, device: Device) -> Unfolded | None:
-    """The rows of taps of `stage`, whose pool, or which itself, makes the region `made`; None where scratch has no room."""
+def place_rows(schedule: Schedule, stage: Stage, pool: Stage | None, made: G.Region, device: Device) -> PairedRows | None:
+    """The rows that `stage` reads, whose pool, or which itself, makes the region `made`.
+
+    None where scratch has no room, or where filter columns are not neighbours in the image."""
     assert stage.node is not None and isinstance(stage.node.layer, L.Conv2d)
     layer, channels = stage.node.layer, schedule.chain.shapes[stage.reads[0].buffer.tensor].channels
+    if layer.dilation[1] > 1 and layer.kernel[1] > 1:
+        return None
     pooled = pool.node.layer.kernel if pool and pool.node and isinstance(pool.node.layer, L.MaxPool2d | L.AvgPool2d) else (1, 1)
     first, count = (made.row * pooled[0], made.column * pooled[1]), (made.rows * pooled[0], made.columns * pooled[1])
-    depth, rows = channels * layer.kernel[1], (count[0] - 1) * layer.stride[0] + (layer.kernel[0] - 1) * layer.dilation[0] + 1
-    numbers = G.window_numbers(stage, stage.reads[0])
-    source = next((s for s in schedule.stages if s.node is None and s.writes is stage.reads[0].buffer), None)
-    if source is not None:  # taken where the load would take it
-        numbers = G.window_numbers(stage, source.reads[0])
+    rows = (count[0] - 1) * layer.stride[0] + (layer.kernel[0] - 1) * layer.dilation[0] + 1
+    columns, depth = (count[1] - 1) * layer.stride[1] + layer.kernel[1], channels * layer.kernel[1]
+    source = next((s for s in schedule.stages if s.node is None and s.writes is stage.reads[0].buffer), stage)
+    numbers = G.window_numbers(stage, source.reads[0])  # taken where a load would take it
     top, left = (int(numbers[f"OFFSET_{a.name}"]) + first[a.value] * layer.stride[a.value] for a in L.Axis)
     images = stage.writes.images
-    constants: G.Numbers = {"IMAGES": images, "ROWS": rows, "COLUMNS": count[1], "DEPTH": depth, "DEEP": channels,
-                            "STRIDE_X": layer.stride[1], "DILATION_X": layer.dilation[1], "FIRST_Y": top, "FIRST_X": left}
-    window: G.Numbers = {"STRIDE_X": 1, "DILATION_X": 1, "OFFSET_Y": -first[0] * layer.stride[0], "OFFSET_X": -first[1]}
-    unplaced = Unfolded(0, images, depth, rows, count[1], window, tuple(constants.items()))
-    offset = _place(schedule, (stage, pool) if pool else (stage,), unplaced.size, device)
-    return None if offset is None else Unfolded(offset, images, depth, rows, count[1], window, unplaced.constants)
+    constants: G.Numbers = {"IMAGES": images, "ROWS": rows, "VALUES": columns * channels, "DEEP": channels, "FIRST_Y": top,
+                            "FIRST_X": left}
+    window: G.Numbers = {"OFFSET_Y": -first[0] * layer.stride[0], "OFFSET_X": -first[1] * layer.stride[1]}
+    found = PairedRows(0, images, rows, columns * channels, -depth % 16, window, tuple(constants.items()))
+    offset = _place(schedule, (stage, pool) if pool else (stage,), found.size, device)
+    return None if offset is None else PairedRows(offset, images, rows, found.values, found.room, window, found.constants)
 
 
 def _place(schedule: Schedule, phase: tuple[Stage, ...], size: int, device: Device) -> int | None:
