@@ -180,9 +180,12 @@ struct Fragments {
 template <class S, class In>
 struct PairedFragments {
   const value_t* at[S::FRAGMENTS][2];
+  unsigned last;  // what counts of the lane's pairs among the last eight products of a row
 
   template <class Place>
   __device__ __forceinline__ PairedFragments(const In& in, int, const Place& place) {
+    const int behind = (S::GROUP_IN + 7) % 8 + 1 - int(threadIdx.x % 4 * 2);
+    last = behind >= 2 ? 0xffffffffu : behind == 1 ? 0xffffu : 0u;
 #pragma unroll
     for (int f = 0; f < S::FRAGMENTS; ++f)
 #pragma unroll
@@ -195,13 +198,13 @@ struct PairedFragments {
   __device__ __forceinline__ void load(unsigned (&a)[4], int f, int pair, int y, int, bool half) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int first = 16 * pair + 8 * (i / 2), behind = S::GROUP_IN - first - int(threadIdx.x % 4 * 2);
+      const int first = 16 * pair + 8 * (i / 2);
       if (half && i >= 2) {
         a[i] = 0;
         continue;
       }
       a[i] = *reinterpret_cast<const unsigned*>(at[f][i % 2] + y * 2 * In::PITCH + first);
-      if (first + 8 > S::GROUP_IN) a[i] = behind >= 2 ? a[i] : behind == 1 ? a[i] & 0xffffu : 0u;
+      if (first + 8 > S::GROUP_IN) a[i] &= last;
     }
   }
 };
@@ -384,10 +387,8 @@ __device__ __forceinline__ void store_planes(const Out& out, const FragmentSums<
                                              const float* __restrict__ params) {
   const int lane = threadIdx.x % 32, c = piece.group * 8 + lane % 4 * 2;
   const unsigned padding = rounded_pair(out.padding(), out.padding());
-  // nothing of the piece is another's, outside the image or made before
-  const bool whole = (S::INSIDE || (out.x0 + S::COLUMN >= 0 && out.x0 + S::COLUMN + S::COLUMNS <= out.width &&
-                                    out.y0 + piece.y >= 0 && out.y0 + piece.y + S::BLOCK_Y <= out.height)) &&
-                     piece.owns(piece.y) && is_made<S>(out, piece.y);
+  const bool whole = S::INSIDE || (out.x0 + S::COLUMN >= 0 && out.x0 + S::COLUMN + S::COLUMNS <= out.width &&
+                                   out.y0 + piece.y >= 0 && out.y0 + piece.y + S::BLOCK_Y <= out.height);
 #pragma unroll
   for (int f = 0; f < S::FRAGMENTS; ++f) {
     const auto p = place(f, lane % 16);
@@ -405,6 +406,7 @@ __device__ __forceinline__ void store_planes(const Out& out, const FragmentSums<
       value_t* first = at + out.row_start(piece.y);
 #pragma unroll
       for (int r = 0; r < S::BLOCK_Y; ++r) {
+        if (!(piece.owns(piece.y + r) && is_made<S>(out, piece.y + r))) continue;
         unsigned both[S::BLOCK_C][2];
         finish(both, r);
         store_row<S, Out>(Out::ROWS_HELD == 0 ? first + r * Out::PITCH : at + out.row_start(piece.y + r), both);

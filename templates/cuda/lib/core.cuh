@@ -118,6 +118,7 @@ __device__ __forceinline__ Shifted<In, Y, X> shifted(const In& in) { return Shif
 // Channels FIRST and on of a buffer that is written.
 template <int FIRST, class Out>
 struct Channels {
+  static constexpr int LANES = 1;  // that it is asked to pad at once
   const Out& out;
   int first;  // row
   __device__ __forceinline__ void pad(int n, int c, int y, int x) const { out.pad(n, FIRST + c, y, x); }
@@ -223,7 +224,8 @@ __device__ __forceinline__ void fill_border(const Out& out) {
   constexpr int BELOW = (S::TOP + S::BOX_ROWS - S::ROW - S::ROWS) * S::BOX_COLUMNS;
   constexpr int SIDES = S::BOX_COLUMNS - S::COLUMNS, BORDER = ABOVE + BELOW + SIDES * S::ROWS;
   if constexpr (BORDER > 0) {
-    for (int item = threadIdx.x; item < BORDER * S::CHANNELS * S::IMAGES; item += blockDim.x) {
+    constexpr int PLANES = (S::CHANNELS + Out::LANES - 1) / Out::LANES;
+    for (int item = threadIdx.x; item < BORDER * PLANES * S::IMAGES; item += blockDim.x) {
       const int plane = item / BORDER, place = item % BORDER;
       int y, x;
       if (place < ABOVE) {
@@ -235,7 +237,9 @@ __device__ __forceinline__ void fill_border(const Out& out) {
         const int side = (place - ABOVE - BELOW) % WIDTH;
         y = S::ROW + (place - ABOVE - BELOW) / WIDTH, x = side < S::COLUMN ? side : side + S::COLUMNS;
       }
-      if (is_made<S>(out, y)) out.pad(plane / S::CHANNELS, plane % S::CHANNELS, y, x);
+      if (!is_made<S>(out, y)) continue;
+      if constexpr (Out::LANES == 8) pad_plane(out, plane / PLANES, plane % PLANES, y, x);
+      else out.pad(plane / PLANES, plane % PLANES, y, x);
     }
   }
 }

@@ -15,7 +15,7 @@ template <class S, class In>
 __device__ __forceinline__ unsigned row_value(const In& in, const value_t* row, bool inside, long long pitch, int i) {
   const int x = i / S::DEEP, c = i % S::DEEP;
   if constexpr (In::IN_SCRATCH) return row[c * In::PLANE + x];
-  else return inside && unsigned(in.x0 + S::FIRST_X + x) < unsigned(in.width) ? row[c * pitch + x] : 0u;
+  else return inside && unsigned(in.x0 + S::FIRST_X + x) < unsigned(in.width) ? __ldg(row + c * pitch + x) : value_t(0);
 }
 
 // Copy ROWS rows from FIRST_Y and FIRST_X on, VALUES values of each.

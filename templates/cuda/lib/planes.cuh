@@ -21,7 +21,7 @@ __device__ __forceinline__ void copy_planes(const Out& out, const In& in) {
 template <class In>
 __device__ __forceinline__ unsigned bits(const In& in, int n, int c, int y, int x) {
   if constexpr (In::IN_SCRATCH) return in.data[in.index(n, c, y, x)];
-  else return in.inside(y, x) && in.n0 + n < in.batch ? in.data[in.index(n, c, y, x)] : 0u;
+  else return in.inside(y, x) && in.n0 + n < in.batch ? __ldg(in.data + in.index(n, c, y, x)) : value_t(0);
 }
 
 // The bits of channels c and c + 1, c even, in device memory; zero outside the image and behind the last channel.
@@ -29,10 +29,10 @@ template <class In>
 __device__ __forceinline__ unsigned pair_bits(const In& in, int n, int c, int y, int x) {
   if (!in.inside(y, x) || in.n0 + n >= in.batch || in.c0 + c >= In::DEPTH) return 0u;
   if constexpr (In::LANES == 8) {
-    return *reinterpret_cast<const unsigned*>(in.data + in.index(n, c, y, x));
+    return __ldg(reinterpret_cast<const unsigned*>(in.data + in.index(n, c, y, x)));
   } else {
-    const unsigned high = in.c0 + c + 1 < In::DEPTH ? in.data[in.index(n, c + 1, y, x)] : 0u;
-    return in.data[in.index(n, c, y, x)] | high << 16;
+    const unsigned high = in.c0 + c + 1 < In::DEPTH ? __ldg(in.data + in.index(n, c + 1, y, x)) : value_t(0);
+    return __ldg(in.data + in.index(n, c, y, x)) | high << 16;
   }
 }
 
@@ -41,6 +41,18 @@ template <class Out>
 __device__ __forceinline__ unsigned behind_last(int c, unsigned both) {
   if (Out::SPARE == 0 || c + 1 < Out::DEPTH) return both;
   return c >= Out::DEPTH ? 0u : both & 0xffffu;
+}
+
+// Write the padding value to all channels of a plane at one position.
+template <class Out>
+__device__ __forceinline__ void pad_plane(const Out& out, int n, int plane, int y, int x) {
+  if constexpr (Out::IN_SCRATCH) {
+    const unsigned padding = rounded_pair(out.padding(), out.padding());
+    const int c = 8 * plane;
+    *reinterpret_cast<uint4*>(out.data + out.index(n, c, y, x)) =
+        uint4{behind_last<Out>(c, padding), behind_last<Out>(c + 2, padding), behind_last<Out>(c + 4, padding),
+              behind_last<Out>(c + 6, padding)};
+  }
 }
 
 // Where a lane stores pairs of channels of one column: channels c and c + 1, c even, and those of further groups of eight.

@@ -17,16 +17,17 @@ __device__ __forceinline__ void load_run(float (&v)[BLOCK_X], const Shifted<In, 
     const bool inside = unsigned(in.y0 + y) < unsigned(in.height) && in.n0 + n < in.batch;
     if (inside && is_run<BLOCK_X>(in, x)) {
       if (BLOCK_X == 4 && reinterpret_cast<unsigned long long>(at) % 8 == 0) {
-        const uint2 words = *reinterpret_cast<const uint2*>(at);
+        const uint2 words = __ldg(reinterpret_cast<const uint2*>(at));
 #pragma unroll
         for (int p = 0; p < BLOCK_X; ++p) v[p] = value(value_t((p < 2 ? words.x : words.y) >> p % 2 * 16));
       } else {
 #pragma unroll
-        for (int p = 0; p < BLOCK_X; ++p) v[p] = value(at[p]);
+        for (int p = 0; p < BLOCK_X; ++p) v[p] = value(__ldg(at + p));
       }
     } else {
 #pragma unroll
-      for (int p = 0; p < BLOCK_X; ++p) v[p] = inside && unsigned(in.x0 + x + p) < unsigned(in.width) ? value(at[p]) : 0.0f;
+      for (int p = 0; p < BLOCK_X; ++p)
+        v[p] = inside && unsigned(in.x0 + x + p) < unsigned(in.width) ? value(__ldg(at + p)) : 0.0f;
     }
   }
 }
