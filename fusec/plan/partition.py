@@ -279,7 +279,8 @@ def _position(graph: LayerGraph, name: str, absorbed: Mapping[str, str], positio
         problems.append(Problem(f"'{name}' is an input of the network, not a layer", "fuse"))
     else:
         known = [*position, *absorbed]
-        problems.append(Problem(f"unknown layer '{name}'", "fuse", range_hint(name, known) or nearest(name, [*known, *MODES])))
+        hint = range_hint(name, known) or nearest(name, [*known, *MODES]) or f"the layers are {known[0]} to {known[-1]}"
+        problems.append(Problem(f"unknown layer '{name}'", "fuse", hint))
     return None
 
 
