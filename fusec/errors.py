@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FEW = 3  # files of a folder that a hint lists
+ALIKE = 0.75  # of two words' letters: one other letter in four, or two in eight; further guesses mislead
 
 
 class FusecError(Exception):
@@ -70,9 +71,9 @@ class InternalError(FusecError):
     """A promise of ours is broken; always a bug in fusec."""
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint naming the known word nearest to `word`, upper case or lower, or the empty string."""
-    match = _closest(word, {k: k for k in known})
+def nearest(word: str, known: Sequence[str] | Mapping[str, str]) -> str:
+    """A hint naming the known word nearest to `word`, upper case or lower, or the mapping's value for it; else empty."""
+    match = _closest(word, known if isinstance(known, Mapping) else {k: k for k in known})
     return f"did you mean '{match}'?" if match else ""
 
 
@@ -97,5 +98,5 @@ def nearest_file(path: Path, *suffixes: str) -> str:
 def _closest(word: str, known: Mapping[str, str]) -> str | None:
     """The value whose key is most like `word`."""
     folded = {key.lower(): value for key, value in known.items()}
-    found = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=ALIKE)
     return folded[found[0]] if found else None

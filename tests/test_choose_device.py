@@ -11,6 +11,7 @@ import pytest
 from fusec import pipeline
 from fusec.cli import planning
 from fusec.cli.building import device_in_words
+from fusec.errors import InputError
 from fusec.runtime import cpu_engine
 from fusec.runtime.cuda import gpu
 from fusec.targets.device import DEVICES, host
@@ -58,3 +59,10 @@ def test_commands_that_only_plan_count_the_same(eight: Path) -> None:
     """`--device cpu` is this CPU, as `--target cpu` is."""
     eight.write_text("200000 100000")
     assert planning.choose("cpu", None, "float32") == planning.choose(None, "cpu", "float32") == host(2)
+
+
+@pytest.mark.parametrize(("target", "hint"), [("gpu", r"\(auto, cpu or cuda\)"), ("cudda", r"did you mean 'cuda'\?"),
+                                              ("Autto", r"did you mean 'auto'\?"), ("", r"\(auto, cpu or cuda\)")])
+def test_only_a_near_target_is_guessed(target: str, hint: str) -> None:
+    with pytest.raises(InputError, match=f"unknown target '{target}' .*{hint}"):
+        pipeline.choose_device(target)

@@ -1,10 +1,9 @@
-"""`fusec compare`: every layer's values against the float64 reference."""
+"""`fusec compare`: every layer's values against the float64 reference, onnxruntime, or kernels in float32."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,14 @@ from fusec import pipeline
 from fusec.cli import options, tolerances
 from fusec.cli.arrays import read_inputs
 from fusec.cli.building import device_in_words, finish
+from fusec.cli.differences import Difference, Tolerance, beyond_range, difference_of, distances, tolerance_for
 from fusec.cli.layerwise import layerwise, tensor_of
 from fusec.cli.networks import check_fit, read_network, sizes_to_run
 from fusec.cli.options import Shape4
 from fusec.cli.ort import need_onnxruntime, run_onnxruntime
 from fusec.cli.output import extents, facts, line, plural, print_json, table
 from fusec.cli.progress import Progress
-from fusec.errors import AccuracyError, InputError, InternalError
+from fusec.errors import AccuracyError, InputError
 from fusec.graph import reference
 from fusec.graph.graph import LayerGraph
 from fusec.graph.locate import find_graph
@@ -32,61 +32,17 @@ from fusec.graph.read_onnx import SUFFIX
 from fusec.plan.cost import OPEN_HEIGHT, Nominal, nominal_for
 from fusec.runtime.elements import widened
 from fusec.runtime.model import Model
+from fusec.targets.device import DTYPES
 from fusec.tuning.inputs import random_inputs
 from fusec.tuning.whole import results_of
 
-ONNXRUNTIME = "onnxruntime"
-AGAINST = ("reference", ONNXRUNTIME)
+REFERENCE, ONNXRUNTIME, FULL = "reference", "onnxruntime", DTYPES[0]
+AGAINST = (REFERENCE, ONNXRUNTIME, FULL)
+WHOLE = "the whole network"  # where a chain stands for layers
 OPEN_SIZE = (160, 240)  # compared at where an image size is open: tiles, and the reference's time, are in mind
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Of the largest value: what a layer may add, and how far an output may be from the reference."""
-
-    layer: float
-    output: float
-
-    def __str__(self) -> str:
-        return f"{self.layer:g}" if self.layer == self.output else f"{self.layer:g} for a layer, {self.output:g} for an output"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far one tensor is from the reference.
-
-    Relative numbers are by the reference's largest value, or absolute where that is 0.
-
-    Attributes
-    ----------
-    own
-        What this layer adds: its values against a float64 layer fed with the very values the kernel read. None for outputs of
-        the whole network.
-    beyond
-        The largest value of such a float64 layer where it is finite and the kernel's is not: too large for the type of the
-        tensors. Else None.
-    """
-
-    layer: str
-    tensor: str
-    chain: str
-    shape: tuple[int, ...]
-    peak: float
-    absolute: float
-    relative: float
-    place: tuple[int, ...]  # of the largest difference
-    own: float | None
-    beyond: float | None = None
-
-    @property
-    def judged(self) -> float:
-        """What the tolerance is for: a layer must not answer for the roundings of those before it, an output must."""
-        return self.relative if self.own is None else self.own
-
-    def within(self, tolerance: Tolerance) -> bool:
-        return self.judged <= (tolerance.output if self.own is None else tolerance.layer)
+Other = Callable[[Sequence[str]], Mapping[str, Array]]  # tensors to compare with: those of these names that it has
 
 
 @click.command(epilog="Example: fusec compare resnet18 --target cpu --tolerance 1e-5")
@@ -102,7 +58,8 @@ class Difference:
               help="The largest difference allowed, as a part of the tensor's largest value.  [default: "
                    f"{tolerances.in_words()}]")
 @click.option("--against", type=click.Choice(AGAINST), default=AGAINST[0], show_default=True,
-              help="What to compare with: the float64 reference, or, for an ONNX file, onnxruntime.")
+              help="What to compare with: the float64 reference; for an ONNX file, onnxruntime; or, of half types, the same "
+                   "compiled in float32.")
 @options.weights
 @options.part
 @options.JSON
@@ -117,25 +74,29 @@ def command(network: str, given: tuple[Path, ...], batch: int | None, shape: Sha
     kernel read. The tolerance is for a layer's own difference, and for the whole difference of the network's outputs. Exit code
     4 when one is over. Of half types the input is rounded first, and a layer whose values leave the type's range is named.
 
-    --against onnxruntime compares with what that makes of the ONNX file, in float32 and without its rewriting: there are whole
-    differences only, and the tolerance is for them.
+    --against onnxruntime compares with what that makes of the ONNX file, in float32 and without its rewriting; --against
+    float32 compares kernels of half types with those of the same network in float32, on the same device. There are whole
+    differences only, and the tolerance, the one for outputs, is for them.
     """
-    if against == ONNXRUNTIME:
-        check_against(network, weights, random_weights)
+    check_against(against, dtype, network, weights, random_weights)
     options.only_one(input=given or None, batch=batch, shape=shape)
     options.only_one(weights=weights, random_weights=random_weights)
     device = pipeline.choose_device(target, dtype)
-    allowed = Tolerance(tolerances.LAYER[dtype], tolerances.OUTPUT[dtype]) if tolerance is None else \
-        Tolerance(tolerance, tolerance)
+    allowed = _allowed(dtype, against) if tolerance is None else Tolerance(tolerance, tolerance)
     graph, seed = read_network(network, weights, random_weights, cut)
     inputs = _inputs(graph, given, batch, shape, dtype)
     check_fit(graph, device, tuple(inputs.values()))
     with Progress() as progress:
         progress.phase("planning")
         planned = pipeline.plan(graph, device, fuse, shape)
-        other = partial(run_onnxruntime, find_graph(network), cut, _widened(inputs)) if against == ONNXRUNTIME else None
-        differences = _differences(planned, inputs, progress, other)
-    needed = _tolerance_for(max(d.judged for d in differences))
+        other: Other | None = None
+        if against == ONNXRUNTIME:
+            other = partial(run_onnxruntime, find_graph(network), cut, _widened(inputs))
+        elif against == FULL:
+            full = pipeline.plan(graph, pipeline.choose_device(target, FULL), "none", shape)  # fused ones have the same bits
+            other = partial(_run_other, full, _widened(inputs), progress)
+        differences = _differences(planned, inputs, progress, against, other)
+    needed = tolerance_for(max(d.judged for d in differences))
     wrong = [d for d in differences if not d.within(allowed)]
     if as_json:
         print_json({"network": graph.name, "target": device.target, "device": device_in_words(device), "dtype": dtype,
@@ -151,8 +112,23 @@ def command(network: str, given: tuple[Path, ...], batch: int | None, shape: Sha
         _show(differences, allowed)
         line()
         facts([("smallest tolerance", f"{needed:g}")])
+        line(_conclusion(differences, wrong, allowed))
     if wrong:
         raise AccuracyError(_verdict(differences, wrong, allowed, dtype))
+
+
+def _allowed(dtype: str, against: str) -> Tolerance:
+    """What is allowed unless the user says it: for whole differences, that of outputs."""
+    return Tolerance(tolerances.LAYER[dtype] if against == REFERENCE else tolerances.OUTPUT[dtype], tolerances.OUTPUT[dtype])
+
+
+def _conclusion(differences: list[Difference], wrong: list[Difference], tolerance: Tolerance) -> str:
+    """The last line: that all is well, or where it begins not to be."""
+    if wrong:
+        return f"first over the tolerance of {tolerance}: {wrong[0].layer}"
+    outputs = sum(d.chain == WHOLE for d in differences)
+    return (f"all {plural(len(differences) - outputs, 'layer')} and {plural(outputs, 'output')} are within the tolerance of "
+            f"{tolerance}")
 
 
 def _verdict(differences: list[Difference], wrong: list[Difference], tolerance: Tolerance, dtype: str) -> str:
@@ -189,8 +165,13 @@ def _sizes(graph: LayerGraph, batch: int | None, shape: Shape4 | None) -> Nomina
     return sizes_to_run(graph, batch, shape, usual)
 
 
-def check_against(network: str, weights: Path | None, random_weights: int | None) -> None:
-    """InputError or MissingError where there is nothing that onnxruntime could run: said before anything is built."""
+def check_against(against: str, dtype: str, network: str, weights: Path | None, random_weights: int | None) -> None:
+    """InputError or MissingError where there is nothing to compare with: said before anything is built."""
+    if against == FULL and dtype == FULL:
+        raise InputError("kernels in float32 cannot be compared with themselves", "--against float32",
+                         "give --dtype float16 or bfloat16, or leave --against out")
+    if against != ONNXRUNTIME:
+        return
     if find_graph(network).suffix.lower() != SUFFIX:
         raise InputError("onnxruntime runs ONNX files, and this is a description", network, "leave --against out")
     if weights is not None or random_weights is not None:
@@ -198,20 +179,15 @@ def check_against(network: str, weights: Path | None, random_weights: int | None
     need_onnxruntime()
 
 
-def _differences(planned: pipeline.Plan, inputs: Mapping[str, Array], progress: Progress,
-                 other: Callable[[Sequence[str]], Mapping[str, Array]] | None) -> list[Difference]:
+def _differences(planned: pipeline.Plan, inputs: Mapping[str, Array], progress: Progress, against: str,
+                 other: Other | None) -> list[Difference]:
     """Every layer by kernels that end in it, then the outputs by the network as it is compiled.
 
-    `other` makes the tensors to compare with, those of these names that it has; the reference does when it is None.
+    `other` makes the tensors to compare with; the reference does when it is None.
     """
-    whole = finish(planned, progress)
-    progress.phase("planning layers")
-    opened = finish(layerwise(planned), progress)
-    progress.phase("running")
-    outputs = _run(whole.model, inputs)
-    tensors = _run(opened.model, inputs)
+    tensors, outputs = _run_plan(planned, inputs, progress)
     if other is not None:
-        progress.phase("running onnxruntime")
+        progress.phase(f"running {against}")
         wanted = other([*(tensor_of(planned, name) for name in tensors), *outputs])
         return _whole_differences(planned, tensors, outputs, wanted)
     progress.phase("running the reference")
@@ -224,20 +200,37 @@ def _differences(planned: pipeline.Plan, inputs: Mapping[str, Array], progress: 
         tensor, node = tensor_of(planned, name), graph[name]
         with np.errstate(all="ignore"):
             alone = reference.apply_node(node, [read[i].astype(np.float64) for i in node.inputs])
-        added = float(_apart(made, alone).max(initial=0.0))
-        found.append(_difference(node.label, tensor, chain_of[name], made, wanted[tensor], added, _beyond(made, alone)))
-    return found + [_difference(f"output {name}", name, "the whole network", made, wanted[name])
-                    for name, made in outputs.items()]
+        added = float(distances(made, alone).max(initial=0.0))
+        found.append(difference_of(node.label, tensor, chain_of[name], made, wanted[tensor], added, beyond_range(made, alone)))
+    return found + [difference_of(f"output {name}", name, WHOLE, made, wanted[name]) for name, made in outputs.items()]
+
+
+def _run_plan(planned: pipeline.Plan, inputs: Mapping[str, Array], progress: Progress
+              ) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The value of every layer of the simplified network, by kernels that end in it, and the outputs of the whole."""
+    whole = finish(planned, progress)
+    progress.phase("planning layers")
+    opened = finish(layerwise(planned), progress)
+    progress.phase("running")
+    return _run(opened.model, inputs), _run(whole.model, inputs)
+
+
+def _run_other(planned: pipeline.Plan, inputs: Mapping[str, Array], progress: Progress, wanted: Sequence[str]
+               ) -> dict[str, Array]:
+    """What another plan of the network makes, by the tensors of the network as read."""
+    tensors, outputs = _run_plan(planned, inputs, progress)
+    named = {tensor_of(planned, name): array for name, array in tensors.items()} | outputs
+    return {name: named[name] for name in wanted}
 
 
 def _whole_differences(planned: pipeline.Plan, tensors: Mapping[str, Array], outputs: Mapping[str, Array],
                        wanted: Mapping[str, Array]) -> list[Difference]:
     """Differences from the tensors that are there to compare with."""
     graph, chain_of = planned.simplified.graph, _chains(planned)
-    found = [_difference(graph[name].label, tensor_of(planned, name), chain_of[name], made, wanted[tensor_of(planned, name)])
-             for name, made in tensors.items() if tensor_of(planned, name) in wanted]
-    return found + [_difference(f"output {name}", name, "the whole network", made, wanted[name])
-                    for name, made in outputs.items() if name in wanted]
+    rows = [(graph[name].label, tensor_of(planned, name), chain_of[name], made) for name, made in tensors.items()]
+    rows += [(f"output {name}", name, WHOLE, made) for name, made in outputs.items()]
+    return [difference_of(layer, tensor, chain, made, wanted[tensor], beyond=beyond_range(made, wanted[tensor]))
+            for layer, tensor, chain, made in rows if tensor in wanted]
 
 
 def _chains(planned: pipeline.Plan) -> dict[str, str]:
@@ -249,43 +242,6 @@ def _run(model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """The outputs by name. The inputs' names may be anything, so they go in by order."""
     made = results_of(model, tuple(inputs.values()))
     return {p.name: widened(array) for p, array in zip(model.program.outputs, made, strict=True)}
-
-
-def _beyond(made: Array, alone: Array) -> float | None:
-    """The largest value of a layer in float64, where the kernel that read the same made infinities of finite values."""
-    lost = np.isinf(made.reshape(alone.shape)) & np.isfinite(alone)
-    return float(np.abs(alone[lost]).max()) if lost.any() else None
-
-
-def _difference(layer: str, tensor: str, chain: str, made: Array, wanted: Array, added: float | None = None,
-                beyond: float | None = None) -> Difference:
-    apart = _apart(made, wanted)
-    peak = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0))
-    largest = float(apart.max(initial=0.0))
-    place = np.unravel_index(int(apart.argmax()), apart.shape) if apart.size else ()
-    return Difference(layer, tensor, chain, tuple(wanted.shape), peak, largest, largest / (peak or 1.0),
-                      tuple(int(i) for i in place), None if added is None else added / (peak or 1.0), beyond)
-
-
-def _apart(made: Array, wanted: Array) -> Array:
-    """Absolute differences; 0 where both are the same infinity or no number, infinite where only one is."""
-    if made.size != wanted.size:
-        raise InternalError(f"a kernel made {extents(made.shape)} values, the reference {extents(wanted.shape)}")
-    values = made.reshape(wanted.shape).astype(np.float64)
-    same = (values == wanted) | (np.isnan(values) & np.isnan(wanted))
-    with np.errstate(invalid="ignore"):
-        apart = np.where(same, 0.0, np.abs(values - wanted))
-    return np.where(np.isnan(apart), np.inf, apart)
-
-
-def _tolerance_for(relative: float) -> float:
-    """The smallest tolerance of two digits that is not below `relative`."""
-    if relative == 0 or not math.isfinite(relative):
-        return relative
-    exponent = math.floor(math.log10(relative)) - 1
-    digits = math.ceil(relative / 10**exponent)
-    rounded = float(f"{digits}e{exponent}")
-    return rounded if rounded >= relative else float(f"{digits + 1}e{exponent}")
 
 
 def _show(differences: list[Difference], tolerance: Tolerance) -> None:

@@ -7,9 +7,12 @@ the top; in a wheel it is package data, `fusec/_data/graphs`.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from fusec.errors import InputError, nearest
+
+SUFFIXES = (".yaml", ".yml", ".onnx")
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -49,9 +52,19 @@ def find_graph(path_or_name: str | os.PathLike[str]) -> Path:
             return graphs_folder() / f"{stem}.yaml"
         if path.is_dir():
             raise InputError("this is a directory, not a network description", str(path), "name a .yaml or .onnx file")
-        folder = path.parent if path.parent != Path() else Path.cwd()
-        files = sorted(p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml", ".onnx")) if folder.is_dir() else []
+        hint = _hint(path, names)
     except (OSError, ValueError) as error:  # names too long for the file system, zero bytes
         raise InputError(f"no such network: {getattr(error, 'strerror', None) or error}", ascii(given)[:100]) from None
-    hint = nearest(path.name, [*files, *names, *(f"{name}.yaml" for name in names)])
-    raise InputError("no such file, and no shipped network has this name", given, hint or f"shipped: {', '.join(names)}")
+    raise InputError("no such file, and no shipped network has this name", given, hint)
+
+
+def _hint(path: Path, names: Sequence[str]) -> str:
+    """What may have been meant: by stems, since an ending that two names share makes them look alike."""
+    stem = path.stem if path.suffix in SUFFIXES else path.name
+    if stem in names:
+        return f"the shipped network is '{stem}', without folder or ending"
+    folder = path.parent
+    if not folder.is_dir():
+        return f"there is no folder '{folder}'"
+    files = {p.stem: p.name for p in sorted(folder.iterdir()) if p.suffix in SUFFIXES}
+    return nearest(stem, {name: name for name in names} | files) or f"shipped: {', '.join(names)}"

@@ -219,7 +219,8 @@ def _check_file(path: Path) -> None:
     if path.is_dir():
         raise InputError("this is a directory, not a weights file", str(path))
     if not path.exists():
-        raise InputError("no such weights file", str(path), nearest_file(path, SUFFIX))
+        raise InputError("no such weights file", str(path), nearest_file(path, SUFFIX) or
+                         f"name a {SUFFIX} file, or give a seed of random weights instead")
     if not path.is_file():
         raise InputError("this is not a regular file", str(path))
     if path.stat().st_size > 8 * MAX_ELEMENTS:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from fusec.errors import InputError, Problem, nearest
+from fusec.errors import InputError, Problem
 from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph
 from fusec.plan import pareto
@@ -39,7 +39,7 @@ from fusec.plan.groups import (
     table,
 )
 from fusec.plan.groups import GroupFigures as GroupFigures
-from fusec.plan.partition import closed, depth_first, range_hint
+from fusec.plan.partition import closed, depth_first, layer_hint
 from fusec.schedule.ir import Chain
 
 MAX_LAYERS = 128  # of one range: their groups are counted one by one
@@ -269,7 +269,7 @@ def _range(order: tuple[str, ...], text: str | None, absorbed: Mapping[str, str]
     first, last = places[0], places[-1]
     if first is None or last is None:
         known = [*position, *absorbed]
-        raise InputError([Problem(f"unknown layer '{w}'", "layers", range_hint(w, known) or nearest(w, known))
+        raise InputError([Problem(f"unknown layer '{w}'", "layers", layer_hint(w, known))
                           for w, place in zip(words, places, strict=True) if place is None])
     if first > last:
         raise InputError(f"'{text}' runs backwards", "layers", f"write {words[-1]}..{words[0]}")

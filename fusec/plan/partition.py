@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import networkx as nx
@@ -279,11 +279,16 @@ def _position(graph: LayerGraph, name: str, absorbed: Mapping[str, str], positio
         problems.append(Problem(f"'{name}' is an input of the network, not a layer", "fuse"))
     else:
         known = [*position, *absorbed]
-        problems.append(Problem(f"unknown layer '{name}'", "fuse", range_hint(name, known) or nearest(name, [*known, *MODES])))
+        problems.append(Problem(f"unknown layer '{name}'", "fuse", layer_hint(name, known, MODES)))
     return None
 
 
-def range_hint(word: str, known: Collection[str]) -> str:
+def layer_hint(word: str, known: Sequence[str], others: Sequence[str] = ()) -> str:
+    """A hint for what is no layer: a range in other words, the nearest layer or other word, or where layers begin and end."""
+    return _range_hint(word, known) or nearest(word, [*known, *others]) or f"the layers are {known[0]} to {known[-1]}"
+
+
+def _range_hint(word: str, known: Collection[str]) -> str:
     """A hint for a range that is written in another way, such as "conv1-pool1" or "conv1:pool1"."""
     for first in (name for name in known if word.startswith(name)):
         last = re.sub(r"^[^0-9A-Za-z_]+", "", word[len(first):])

@@ -1,4 +1,4 @@
-"""A GPU's stand-in for models of half types: NumPy computes each layer in float64, and rounds its weights and its values once.
+"""A GPU's stand-in for models of any type: NumPy computes each layer in float64, and rounds its weights and its values once.
 
 The commands and `Model` are the real ones, as are plan and source; what is replaced is what kernels would do.
 """
@@ -20,6 +20,7 @@ from fusec.runtime.cuda import gpu, nvrtc
 from fusec.runtime.elements import BFLOAT16, HELD, Bfloat16, as_type_of, rounded, widened
 from fusec.runtime.model import Model
 from fusec.runtime.workload import Workload
+from fusec.targets.device import DTYPES
 from fusec.tuning import measure, whole
 from fusec.tuning.timing import wall_clock
 
@@ -84,10 +85,15 @@ class RoundingEngine:
         return RoundingRunner(self.plan, workload, self.spoil)
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, spoil: Spoil = lambda name, exact: exact) -> None:
-    """Let this machine have an H200 that computes so."""
+def untouched(name: str, exact: np.ndarray) -> np.ndarray:
+    return exact
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, spoil: Spoil = untouched, only: Sequence[str] = DTYPES) -> None:
+    """Let this machine have an H200 that computes so, spoilt in `only` these types."""
     def linked(made: pipeline.Generated, progress: object = None) -> Model:
-        return Model(made.program, RoundingEngine(made.plan, spoil), made.sources, {}, made.weights)
+        wrong = spoil if made.program.dtype in only else untouched
+        return Model(made.program, RoundingEngine(made.plan, wrong), made.sources, {}, made.weights)
 
     for module in (pipeline, measure, whole):
         monkeypatch.setattr(module, "build_and_link", linked)

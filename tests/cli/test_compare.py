@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fusec import pipeline
-from fusec.cli.compare import Difference, Tolerance, _apart, _difference, _tolerance_for, _verdict
+from fusec.cli.compare import _verdict
+from fusec.cli.differences import Difference, Tolerance, difference_of, distances, tolerance_for
 from fusec.cli.layerwise import layerwise, tensor_of
 from fusec.graph.read_yaml import read_yaml
 from fusec.targets.device import generic_host
@@ -39,6 +40,8 @@ def net(tmp_path: Path) -> str:
 def test_sound_kernels_pass(net: str, fuse: str) -> None:
     made = invoke_json("compare", net, *CPU, "--fuse", fuse, "--batch", 3)
     assert made["first_over"] is None
+    last = invoke("compare", net, *CPU, "--fuse", fuse, "--batch", 3).stdout.splitlines()[-1]
+    assert last == "all 4 layers and 1 output are within the tolerance of 1e-05"
     assert made["inputs"] == {"picture": [3, 1, 12, 12]}
     assert {x["chain"] for x in made["layers"]} >= {"none": {"conv1", "pool1", "conv2", "fc"}, "all": {"conv1..fc"},
                                                     "conv1..pool1": {"conv1..pool1", "conv2", "fc"}}[fuse]
@@ -81,7 +84,8 @@ def test_the_wrong_layer_is_found(net: str, environment: pytest.MonkeyPatch, cha
     assert 1e-4 < made["smallest_tolerance"] < 1e-2
     result = invoke("compare", net, *CPU, "--fuse", "none", code=4)
     assert f"the first is {layer}, which adds" in result.stderr
-    assert result.stdout.count("first over") == 1
+    assert result.stdout.count("  first over\n") == 1
+    assert result.stdout.splitlines()[-1] == f"first over the tolerance of 1e-05: {layer}"
     assert invoke_json("compare", net, *CPU, "--fuse", "none", "--tolerance", 0.01)["first_over"] is None
 
 
@@ -117,22 +121,22 @@ def test_every_layer_has_a_kernel_and_chains_stay_fused(tmp_path: Path) -> None:
 
 def test_differences_are_by_the_largest_value() -> None:
     wanted = np.array([[0.0, -4.0], [1.0, 2.0]]).reshape(1, 1, 2, 2)
-    found = _difference("a", "t", "c", (wanted + np.array([[0.0, 0.5], [0.0, -1.0]])).astype(np.float32), wanted, 0.25)
+    found = difference_of("a", "t", "c", (wanted + np.array([[0.0, 0.5], [0.0, -1.0]])).astype(np.float32), wanted, 0.25)
     assert (found.peak, found.absolute, found.relative, found.own, found.place) == (4.0, 1.0, 0.25, 0.0625, (0, 0, 1, 1))
-    zero = _difference("a", "t", "c", np.full((1, 2), 0.5), np.zeros((1, 2, 1, 1)))
+    zero = difference_of("a", "t", "c", np.full((1, 2), 0.5), np.zeros((1, 2, 1, 1)))
     assert (zero.peak, zero.relative, zero.own) == (0.0, 0.5, None)
 
 
 def test_infinities_and_no_numbers() -> None:
     inf, nan = np.inf, np.nan
-    assert _apart(np.array([inf, -inf, nan, nan, inf, 1.0]), np.array([inf, -inf, nan, 1.0, -inf, inf])).tolist() == [
+    assert distances(np.array([inf, -inf, nan, nan, inf, 1.0]), np.array([inf, -inf, nan, 1.0, -inf, inf])).tolist() == [
         0, 0, 0, inf, inf, inf]
 
 
 @pytest.mark.parametrize(("relative", "rounded"), [(0.0, 0.0), (1.2e-6, 1.2e-6), (1.21e-6, 1.3e-6), (9.91e-7, 1e-6), (3.0, 3.0),
                                                     (np.inf, np.inf)])
 def test_the_smallest_tolerance_has_two_digits(relative: float, rounded: float) -> None:
-    assert _tolerance_for(relative) == rounded >= relative
+    assert tolerance_for(relative) == rounded >= relative
 
 
 def test_the_verdict_says_whose_fault_it_is() -> None:

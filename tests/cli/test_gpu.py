@@ -53,6 +53,15 @@ def test_every_layer_is_right_in_half_precision(tmp_path: Path, fuse: str, dtype
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_against_float32(tmp_path: Path, dtype: str) -> None:
+    words = ("compare", write(tmp_path, SMALL), *CUDA, "--batch", 5, "--dtype", dtype, "--against", "float32")
+    made = invoke_json(*words)
+    assert (made["first_over"], made["against"], len(made["layers"])) == (None, "float32", 5)
+    assert all(1e-5 < layer["relative"] <= made["smallest_tolerance"] for layer in made["layers"])
+    assert invoke(*words).stdout.splitlines()[-1].startswith("all 4 layers and 1 output are within the tolerance of ")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_bench_in_half_precision(tmp_path: Path, dtype: str) -> None:
     made = invoke_json("bench", write(tmp_path, SMALL), *CUDA, "--batch", 64, "--repeat", 3, "--dtype", dtype)
     assert (made["dtype"], made["equal"]) == (dtype, True)

@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 
 from fusec.cli.networks import default_lock
+from fusec.cli.tolerances import OUTPUT
 from fusec.graph.read_yaml import read_yaml
 from fusec.plan.lock_file import read_lock
 from fusec.targets.device import DEVICES, in_precision
@@ -47,6 +48,7 @@ def test_sound_kernels_pass_the_comparison(net: str, dtype: str, layer: float, o
     said = invoke("compare", net, *CUDA, "--dtype", dtype, "--random-weights", 1).stdout.splitlines()
     assert f"dtype      {dtype}" in said
     assert f"tolerance  {layer:g} for a layer, {output:g} for an output" in said
+    assert said[-1] == f"all 4 layers and 1 output are within the tolerance of {layer:g} for a layer, {output:g} for an output"
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -66,6 +68,46 @@ def test_an_activation_beyond_the_range_is_named(tmp_path: Path, environment: py
     made = invoke_json(*words, "float16", code=4)
     assert [x["beyond"] for x in made["layers"]] == [None, 3e5, None, None]
     assert invoke_json(*words, "bfloat16")["first_over"] is None
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half_against_float32(net: str, dtype: str) -> None:
+    words = ("compare", net, *CUDA, "--dtype", dtype, "--random-weights", 1, "--against", "float32")
+    made = invoke_json(*words)
+    assert (made["against"], made["first_over"]) == ("float32", None)
+    assert made["tolerance"] == made["output_tolerance"] == OUTPUT[dtype]
+    assert [x["tensor"] for x in made["layers"]] == ["relu1", "pool1", "conv2", "fc", "fc"]
+    assert all(x["own"] is None and x["beyond"] is None for x in made["layers"])
+    assert made["smallest_tolerance"] >= max(x["relative"] for x in made["layers"]) > 1e-5
+    assert invoke(*words).stdout.splitlines()[-1] == (
+        f"all 4 layers and 1 output are within the tolerance of {OUTPUT[dtype]:g}")
+
+
+def test_half_against_float32_finds_where_they_part(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
+    """A layer that only the half kernels get wrong: it is the first over, and what reads it is over too."""
+    stand_in(environment, lambda name, exact: exact * (1.25 if name == "conv2" else 1), only=("float16",))
+    words = ("compare", write(tmp_path, SMALL), *CUDA, "--dtype", "float16", "--random-weights", 1, "--against", "float32")
+    made = invoke_json(*words, code=4)
+    assert made["first_over"] == "conv2"
+    assert 0.1 < made["smallest_tolerance"] < 0.5
+    result = invoke(*words, code=4)
+    assert result.stdout.splitlines()[-1] == "first over the tolerance of 0.01: conv2"
+    assert "3 tensors over the tolerance of 0.01; the first is conv2, which differs by" in result.stderr
+    assert invoke_json(*words, "--tolerance", made["smallest_tolerance"])["first_over"] is None
+
+
+def test_half_against_float32_names_what_leaves_the_range(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
+    stand_in(environment)
+    np.savez(tmp_path / "x.npz", left=np.full((1, 2, 3, 3), 1000.0, np.float32), right=np.full((1, 2, 3, 3), 300, np.float32))
+    words = ("compare", write(tmp_path, TWO), *CUDA, "--input", tmp_path / "x.npz", "--against", "float32", "--dtype")
+    assert "activation beyond float16's range at layer product: peak 3e+05" in invoke(*words, "float16", code=4).stderr
+    assert [x["beyond"] for x in invoke_json(*words, "float16", code=4)["layers"]] == [None, 3e5, None, 3e5]
+    assert invoke_json(*words, "bfloat16")["first_over"] is None
+
+
+def test_float32_is_not_compared_with_itself(net: str) -> None:
+    said = invoke("compare", net, *CUDA, "--against", "float32", code=3).stderr
+    assert "cannot be compared with themselves (give --dtype float16 or bfloat16, or leave --against out)" in said
 
 
 @pytest.mark.parametrize("dtype", HALVES)

@@ -120,8 +120,9 @@ def test_an_own_file_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(("word", "hint"), [
-    ("lenet", "'lenet5'"), ("mobilenetv2.yaml", "'mobilenet_v2.yaml'"), ("graphs/lenet6.yaml", "'lenet5.yaml'"),
-    ("zzz", "shipped: alexnet"),
+    ("lenet", "did you mean 'lenet5'?"), ("mobilenetv2.yaml", "'mobilenet_v2'"), ("./lenet6.yaml", "'lenet5'"),
+    ("zzz", "shipped: alexnet"), ("zz.yaml", "shipped: alexnet"), ("nets/lenet6.yaml", "there is no folder 'nets'"),
+    ("nets/artcnn_c4f16.yaml", "the shipped network is 'artcnn_c4f16', without folder or ending"),
     ("./mine.yml", "'mine.yaml'"), ("a\0b", ""), ("x" * 5000, ""), (".", "name a .yaml")])
 def test_a_wrong_name_is_told_the_nearest(word: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

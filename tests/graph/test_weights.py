@@ -154,7 +154,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     assert problems(tmp_path / "trained.safetensors")[0].hint == "there is 'net.safetensors'"
     assert problems(tmp_path / "none" / "net.safetensors")[0].hint == f"there is no folder '{tmp_path / 'none'}'"
     path.rename(tmp_path / "net.pt")
-    assert problems(path)[0].hint == ""
+    assert problems(path)[0].hint == "name a .safetensors file, or give a seed of random weights instead"
     (tmp_path / "net.pt").write_bytes(b"PK\x03\x04" + bytes(100))
     assert "save_file" in problems(tmp_path / "net.pt")[0].hint
     assert "directory" in problems(tmp_path)[0].what

@@ -294,7 +294,7 @@ class TestAsked:
         ("stem..ad1", r"fuse: unknown layer 'ad1' \(did you mean 'add1'\?\)"),
         ("a1-add1", r"unknown layer 'a1-add1' \(ranges are written first\.\.last: a1\.\.add1\)"),
         ("stem : add2", r"ranges are written first\.\.last: stem\.\.add2"),
-        ("a1-ad1", r"unknown layer 'a1-ad1' \(did you mean"),
+        ("a1-ad1", r"unknown layer 'a1-ad1' \(the layers are stem to \w+\)"),
         ("auo", r"unknown layer 'auo' \(did you mean 'auto'\?\)"),
         ("input..a1", "'input' is an input of the network, not a layer"),
         ("a1..a2,a2..add1", r"'a2\.\.add1' and 'a1\.\.a2' overlap"),
