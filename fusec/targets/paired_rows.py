@@ -52,20 +52,20 @@ class PairedRows:
 def place_rows(schedule: Schedule, stage: Stage, pool: Stage | None, made: G.Region, device: Device) -> PairedRows | None:
     """The rows that `stage` reads, whose pool, or which itself, makes the region `made`.
 
-    None where scratch has no room, or where filter columns are not neighbours in the image."""
+    None where scratch has no room, where filter columns are not neighbours in the image, or rows not neighbours in scratch."""
     assert stage.node is not None and isinstance(stage.node.layer, L.Conv2d)
     layer, channels = stage.node.layer, schedule.chain.shapes[stage.reads[0].buffer.tensor].channels
-    if layer.dilation[1] > 1 and layer.kernel[1] > 1:
+    source = next((s for s in schedule.stages if s.node is None and s.writes is stage.reads[0].buffer), stage).reads[0]
+    if (layer.dilation[1] > 1 and layer.kernel[1] > 1) or source.buffer.fold is not None:
         return None
     pooled = pool.node.layer.kernel if pool and pool.node and isinstance(pool.node.layer, L.MaxPool2d | L.AvgPool2d) else (1, 1)
     first, count = (made.row * pooled[0], made.column * pooled[1]), (made.rows * pooled[0], made.columns * pooled[1])
     rows = (count[0] - 1) * layer.stride[0] + (layer.kernel[0] - 1) * layer.dilation[0] + 1
     columns, depth = (count[1] - 1) * layer.stride[1] + layer.kernel[1], channels * layer.kernel[1]
-    source = next((s for s in schedule.stages if s.node is None and s.writes is stage.reads[0].buffer), stage)
-    numbers = G.window_numbers(stage, source.reads[0])  # taken where a load would take it
+    numbers = G.window_numbers(stage, source)  # taken where a load would take it
     top, left = (int(numbers[f"OFFSET_{a.name}"]) + first[a.value] * layer.stride[a.value] for a in L.Axis)
     images = stage.writes.images
-    constants: G.Numbers = {"IMAGES": images, "ROWS": rows, "VALUES": columns * channels, "DEEP": channels, "FIRST_Y": top,
+    constants: G.Numbers = {"IMAGES": images, "ROWS": rows, "COLUMNS": columns, "DEEP": channels, "FIRST_Y": top,
                             "FIRST_X": left}
     window: G.Numbers = {"OFFSET_Y": -first[0] * layer.stride[0], "OFFSET_X": -first[1] * layer.stride[1]}
     found = PairedRows(0, images, rows, columns * channels, -depth % 16, window, tuple(constants.items()))

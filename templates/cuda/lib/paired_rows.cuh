@@ -10,33 +10,45 @@ struct PairedRows {
   __device__ __forceinline__ value_t* row(int n, int y) const { return data + OFFSET + n * IMAGE + y * 2 * ROW_PITCH; }
 };
 
-// One value of a row that begins at column `first`: number i, counted by columns, then channels; zero outside the image.
-template <class S, class In>
-__device__ __forceinline__ unsigned row_value(const In& in, const value_t* row, bool inside, long long pitch, int i) {
-  const int x = i / S::DEEP, c = i % S::DEEP;
-  if constexpr (In::IN_SCRATCH) return row[c * In::PLANE + x];
-  else return inside && unsigned(in.x0 + S::FIRST_X + x) < unsigned(in.width) ? __ldg(row + c * pitch + x) : value_t(0);
-}
-
-// Copy ROWS rows from FIRST_Y and FIRST_X on, VALUES values of each.
+// Copy ROWS rows of COLUMNS columns from FIRST_Y and FIRST_X on; zeros outside the image and the batch. A thread has the loads of
+// several pixels under way.
 template <class S, class Out, class In>
 __device__ __forceinline__ void pair_rows(const Out& out, const In& in) {
-  constexpr int WORDS = (S::VALUES + 1) / 2, COUNT = S::IMAGES * S::ROWS * WORDS;
-#pragma unroll 4
-  for (int item = threadIdx.x; item < COUNT; item += blockDim.x) {
-    const int word = item % WORDS, y = item / WORDS % S::ROWS, n = item / (WORDS * S::ROWS), from = y + S::FIRST_Y;
-    bool inside = true;
-    long long pitch = 0;
-    if constexpr (!In::IN_SCRATCH) {
-      inside = unsigned(in.y0 + from) < unsigned(in.height) && in.n0 + n < in.batch;
-      pitch = (long long)in.height * in.width;
-    }
-    const value_t* row = in.data + in.index(n, 0, from, S::FIRST_X);
-    unsigned v[3];
+  constexpr unsigned COUNT = S::IMAGES * S::ROWS * S::COLUMNS, BATCH = S::DEEP == 1 ? 8 : 4;
+  long long pitch = 0, row = 0, image = 0;  // from one channel, row and image to the next
+  if constexpr (In::IN_SCRATCH) {
+    pitch = In::PLANE, row = In::PITCH, image = in.index(1, 0, 0, 0) - in.index(0, 0, 0, 0);
+  } else {
+    row = in.width, pitch = row * in.height, image = pitch * In::DEPTH;
+  }
+  const auto* const origin = in.data + in.index(0, 0, S::FIRST_Y, S::FIRST_X);
+#pragma unroll 1
+  for (unsigned first = threadIdx.x; first < COUNT; first += BATCH * blockDim.x) {
+    value_t v[BATCH][S::DEEP];
 #pragma unroll
-    for (int i = 0; i < 3; ++i) v[i] = 2 * word + i < S::VALUES ? row_value<S>(in, row, inside, pitch, 2 * word + i) : 0u;
-    unsigned* to = reinterpret_cast<unsigned*>(out.row(n, y)) + word;
-    to[0] = v[0] | v[1] << 16;
-    to[Out::PITCH / 2] = v[1] | v[2] << 16;
+    for (unsigned i = 0; i < BATCH; ++i) {
+      const unsigned item = first + i * blockDim.x;
+      const int x = item % S::COLUMNS, y = item / S::COLUMNS % S::ROWS, n = item / (S::COLUMNS * S::ROWS);
+      const auto* at = origin + (y * int(row) + x) + (S::IMAGES > 1 ? n * image : 0);
+      bool there = item < COUNT;
+      if constexpr (!In::IN_SCRATCH) there = there && in.inside(y + S::FIRST_Y, x + S::FIRST_X) && in.n0 + n < in.batch;
+#pragma unroll
+      for (int c = 0; c < S::DEEP; ++c) {
+        if constexpr (In::IN_SCRATCH) v[i][c] = there ? at[c * pitch] : value_t(0);
+        else v[i][c] = there ? __ldg(at + c * pitch) : value_t(0);
+      }
+    }
+#pragma unroll
+    for (unsigned i = 0; i < BATCH; ++i) {
+      const unsigned item = first + i * blockDim.x;
+      if (item >= COUNT) break;
+      const int x = item % S::COLUMNS, y = item / S::COLUMNS % S::ROWS, n = item / (S::COLUMNS * S::ROWS);
+      value_t* to = out.row(n, y) + x * S::DEEP;
+#pragma unroll
+      for (int c = 0; c < S::DEEP; ++c) {
+        to[c] = v[i][c];
+        if (c > 0 || x > 0) to[Out::PITCH + c - 1] = v[i][c];
+      }
+    }
   }
 }
