@@ -1,8 +1,8 @@
 """Blocks of fragments: what a warp of a matrix kernel computes at once, for each convolution, and how many threads there are.
 
 In: the extents of a kernel's convolutions. Out: a block for each and threads per block. The cycles estimated here rank blocks
-alone; time models of whole kernels are the planner's. Constants are estimates from the instruction set and the sizes of the
-units, not measured.
+alone; time models of whole kernels are the planner's. Constants began as estimates from the instruction set and the sizes of the
+units; those of waiting were fitted to eight kernels at four numbers of threads each, on an H200.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ UNROLLED = 192  # products a loop body may hold
 PRODUCT = 1.8  # cycles a multiprocessor takes for an m16n8k16 product
 FRAGMENT_LOAD, WEIGHT_LOAD = 4.0, 2.0  # cycles of scratch bandwidth: 512 and 256 bytes at 128 a cycle
 GATHER = 26.0  # instructions that collect a fragment of taps
-STORE = 9.0  # instructions of a pair of outputs: epilogue, rounding, place, store
-LATENCY = 40.0  # cycles from the loads of a step to its first product
+STORE = 8.7  # instructions of a pair of outputs: epilogue, rounding, place, store
+LATENCY = 95.0  # cycles from the loads of a step to its first product
 BARRIER = 60.0
+ISSUE = 3.1  # cycles from one instruction of a warp to its next
+POSITION, POSITION_LATENCY = 40.0, 27.0  # instructions of an output of another stage, and cycles a thread takes for it
+WAITING = 2.5  # exponent: 1 if blocks' waiting adds to the units' time, more if that hides it in part
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def estimate(work: Work, block: Block, threads: int) -> Estimate:
     warps = threads // 32
     active, rounds = min(count, warps), ceil(count / warps)
     first = LATENCY + work.steps * work.kernel_y * block.groups if block.held else 0.0
-    alone = products * PRODUCT * 4 / max(1, min(4, active)) + instructions + work.steps * turns * LATENCY
+    alone = products * PRODUCT * 4 / max(1, min(4, active)) + instructions * ISSUE + work.steps * turns * LATENCY
     shared = max(ceil(active / 4) * max(products * PRODUCT * 4, instructions), active * scratch)
     return Estimate(throughput, first + rounds * max(alone, shared) + BARRIER)
 
@@ -193,8 +196,8 @@ def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, 
         residents = min(limit, resident_blocks(registers, threads, wanted))
         chosen = [best_block(w, threads, residents, registers_left(registers, threads, residents)) for w in works]
         estimates = [estimate(w, b, threads) for w, b in zip(works, chosen, strict=True)]
-        total = Estimate(sum(e.throughput for e in estimates) + positions / 32 * 5,
-                         sum(e.latency for e in estimates) + (positions / threads + 1) * 20 + threads * 0.2)
+        total = Estimate(sum(e.throughput for e in estimates) + positions / 128 * POSITION,
+                         sum(e.latency for e in estimates) + (positions / threads + 1) * POSITION_LATENCY + threads * 0.2)
         cycles = _cycles(total, residents)
         if best is None or cycles < best.cycles * 0.98:
             best = Choice(threads, residents, tuple(chosen), cycles)
@@ -204,7 +207,7 @@ def choose(works: Sequence[Work], *, scratch_bytes: int, scratch_per_core: int, 
 
 def _cycles(e: Estimate, residents: int) -> float:
     """Time of blocks that share a multiprocessor: the units' time and the waiting overlap, but not perfectly."""
-    return float((e.throughput**2 + (e.latency / residents)**2) ** 0.5)
+    return float((e.throughput**WAITING + (e.latency / residents)**WAITING) ** (1 / WAITING))
 
 
 def registers_of(work: Work, block: Block) -> int:
