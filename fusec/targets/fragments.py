@@ -1,7 +1,7 @@
 """Blocks of fragments: what a warp of a matrix kernel computes at once, for each convolution, and how many threads there are.
 
 In: the extents of a kernel's convolutions. Out: a block for each and threads per block. The cycles estimated here rank blocks
-alone; time models of whole kernels are the planner's. Constants began as estimates from the instruction set and the sizes of the
+alone; time models of whole kernels are the planner's. Constants are estimates from the instruction set and the sizes of the
 units; those of waiting were fitted to eight kernels at four numbers of threads each, on an H200.
 """
 
