@@ -153,12 +153,17 @@ struct Fragments {
     }
   }
 
-  // Channels 16 `pair` and on of fragment f, row y, `shift` columns on; `half`: eight of them alone.
-  __device__ __forceinline__ void load(unsigned (&a)[4], int f, int pair, int y, int shift, bool half) const {
+  // Row y, as `load` takes it: where it starts, in scratch.
+  __device__ __forceinline__ int row(int y) const {
+    if constexpr (In::IN_SCRATCH) return in.row_start(S::CLAMPED ? clamped(y, S::BOX_Y) : y);
+    else return y;
+  }
+  // Channels 16 `pair` and on of fragment f in a row, `shift` columns on; `half`: eight of them alone.
+  __device__ __forceinline__ void load(unsigned (&a)[4], int f, int pair, int line, int shift, bool half) const {
     const int lane = threadIdx.x % 32;
     if constexpr (In::IN_SCRATCH) {
-      const int line = S::CLAMPED ? clamped(y, S::BOX_Y) : y, column = S::CLAMPED ? clamped(x[f][0] + shift, S::BOX_X) : shift;
-      const value_t* row = at[f] + in.row_start(line) + column * 8 + pair * 2 * In::PLANE;
+      const int column = S::CLAMPED ? clamped(x[f][0] + shift, S::BOX_X) : shift;
+      const value_t* row = at[f] + line + column * 8 + pair * 2 * In::PLANE;
       if (half) {
         unsigned first[2];
         load_matrix_x2(first, row);
@@ -170,7 +175,7 @@ struct Fragments {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int c = first + 16 * pair + 8 * (i / 2) + lane % 4 * 2;
-        a[i] = half && i >= 2 ? 0u : pair_bits(in, n[f][i % 2], c, y, x[f][i % 2] + shift);
+        a[i] = half && i >= 2 ? 0u : pair_bits(in, n[f][i % 2], c, line, x[f][i % 2] + shift);
       }
     }
   }
@@ -195,6 +200,7 @@ struct PairedFragments {
         at[f][h] = in.row(p.n, 0) + from % 2 * (In::PITCH - 1) + from + threadIdx.x % 4 * 2;
       }
   }
+  __device__ __forceinline__ int row(int y) const { return y; }
   __device__ __forceinline__ void load(unsigned (&a)[4], int f, int pair, int y, int, bool half) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -225,6 +231,7 @@ struct GatheredFragments {
         n[f][h] = p.n, x[f][h] = p.x * S::STRIDE_X + S::OFFSET_X;
       }
   }
+  __device__ __forceinline__ int row(int y) const { return y; }
   __device__ __forceinline__ void load(unsigned (&a)[4], int f, int pair, int y, int, bool half) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -274,29 +281,30 @@ __device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& 
   constexpr int ROWS = (S::BLOCK_Y - 1) * S::STRIDE_Y + (S::KERNEL_Y - 1) * S::DILATION_Y + 1;
   const typename FragmentsOf<S, In, S::FEW, S::PAIRED>::Loader fragments(in, first, place);
   if (!starts_in_place<S>()) copy_start<S>(sum, filters.start);
-#pragma unroll S::UNROLL
-  for (int step = 0; step < S::STEPS; ++step) {
-    const int pair = step % PAIRS, shift = step / PAIRS * S::DILATION_X;
-    const bool half = PLANES % 2 == 1 && pair == PAIRS - 1;
+  int lines[ROWS];
+#pragma unroll
+  for (int i = 0; i < ROWS; ++i) lines[i] = fragments.row(y + i);
+  const auto step = [&](int column, int pair, bool half) {
+    const int number = column * PAIRS + pair, shift = column * S::DILATION_X;
     if constexpr (S::REUSED) {
       GroupWeights<S> room[S::KERNEL_Y];
       if constexpr (!S::HELD) {
 #pragma unroll
-        for (int ky = 0; ky < S::KERNEL_Y; ++ky) filters.load(room[ky], step, ky);
+        for (int ky = 0; ky < S::KERNEL_Y; ++ky) filters.load(room[ky], number, ky);
       }
-      const GroupWeights<S>(&b)[S::KERNEL_Y] = either(S::HELD, filters.held[S::HELD ? step : 0], room);
+      const GroupWeights<S>(&b)[S::KERNEL_Y] = either(S::HELD, filters.held[S::HELD ? number : 0], room);
 #pragma unroll
       for (int i = 0; i < ROWS; ++i) {
         if (!meets_any<S>(i)) continue;
 #pragma unroll
         for (int f = 0; f < S::FRAGMENTS; ++f) {
           unsigned a[4];
-          fragments.load(a, f, pair, y + i, shift, half);
+          fragments.load(a, f, pair, lines[i], shift, half);
 #pragma unroll
           for (int ky = 0; ky < S::KERNEL_Y; ++ky) {
             if (!meets<S>(i, ky)) continue;
             GroupSums<S>& row = sum[f][(i - ky * S::DILATION_Y) / S::STRIDE_Y];
-            multiply_groups<S>(row, a, b[ky], half, either(starts_in_place<S>() && step == 0 && ky == 0, filters.start, row));
+            multiply_groups<S>(row, a, b[ky], half, either(starts_in_place<S>() && number == 0 && ky == 0, filters.start, row));
           }
         }
       }
@@ -304,17 +312,25 @@ __device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& 
 #pragma unroll 2
       for (int ky = 0; ky < S::KERNEL_Y; ++ky) {
         GroupWeights<S> b;
-        filters.load(b, step, ky);
+        filters.load(b, number, ky);
 #pragma unroll
         for (int r = 0; r < S::BLOCK_Y; ++r)
 #pragma unroll
           for (int f = 0; f < S::FRAGMENTS; ++f) {
             unsigned a[4];
-            fragments.load(a, f, pair, y + r * S::STRIDE_Y + ky * S::DILATION_Y, shift, half);
+            fragments.load(a, f, pair, fragments.row(y + r * S::STRIDE_Y + ky * S::DILATION_Y), shift, half);
             multiply_groups<S>(sum[f][r], a, b, half, sum[f][r]);
           }
       }
     }
+  };
+  // steps of half the depth are known when compiling: a choice at each step would cost more than the step
+  constexpr int WHOLE = PLANES / 2, COLUMNS_UNROLLED = S::UNROLL >= S::STEPS ? S::KERNEL_X : PAIRS == 1 ? S::UNROLL : 1;
+#pragma unroll COLUMNS_UNROLLED
+  for (int column = 0; column < S::KERNEL_X; ++column) {
+#pragma unroll S::UNROLL
+    for (int pair = 0; pair < WHOLE; ++pair) step(column, pair, false);
+    if (PLANES % 2 == 1) step(column, WHOLE, true);
   }
 }
 
