@@ -179,7 +179,7 @@ class _MatrixMapper(PlanesMapper):
     def _phased_work(self, stage: Stage) -> F.Work:
         """Extents of the convolution that makes all phases of a transposed one."""
         layer, made, filters = self.transposed_layer(stage), self.made(stage), self._filters(stage)
-        numbers, read = G.phase_numbers(stage, stage.reads[0], made), stage.reads[0].buffer
+        numbers, read = G.phase_numbers(stage, stage.reads[0], made, _together(layer)), stage.reads[0].buffer
         rows, columns = int(numbers["COUNT_Y"]), int(numbers["COUNT_X"])
         planes = filters.groups if layer.out_channels <= FEW_CHANNELS else -(-made.channels // 8)
         groups = filters.groups if layer.out_channels <= FEW_CHANNELS else planes * layer.stride[0] * layer.stride[1]
@@ -197,8 +197,8 @@ class _MatrixMapper(PlanesMapper):
                 return _Filters(layer.out_channels, depth * layer.kernel[1], (layer.kernel[0], 1))
             return _Filters(layer.out_channels, depth // layer.groups, layer.kernel)
         up = self.transposed_layer(stage)
-        kernel = -(-up.kernel[0] // up.stride[0]), -(-up.kernel[1] // up.stride[1])
-        return _Filters(_phase_channels(up) * up.stride[0] * up.stride[1], self.input_channels(stage), kernel)
+        kernel = -(-up.kernel[0] // up.stride[0]), -(-up.kernel[1] // up.stride[1]) + _together(up) - 1
+        return _Filters(_phase_channels(up) * up.stride[0] * up.stride[1] * _together(up), self.input_channels(stage), kernel)
 
     def stage_fragments(self, convolutions: tuple[Stage, ...]) -> int:
         """Choose the convolutions whose weights lie in scratch: all of them, where there is room. Returns its elements."""
@@ -227,10 +227,11 @@ class _MatrixMapper(PlanesMapper):
         if not self.is_phased(stage):
             return super().conv_transpose(index, stage)
         layer, filters, given, made = self.transposed_layer(stage), self._filters(stage), self.weight(stage), self.made(stage)
-        phases, channels, few = layer.stride[0] * layer.stride[1], _phase_channels(layer), layer.out_channels <= FEW_CHANNELS
-        numbers, home = self._fragment_numbers(stage, lambda: by_phases(given, layer.stride, channels))
+        together, channels, few = _together(layer), _phase_channels(layer), layer.out_channels <= FEW_CHANNELS
+        phases = layer.stride[0] * layer.stride[1] * together
+        numbers, home = self._fragment_numbers(stage, lambda: by_phases(given, layer.stride, channels, together))
         bias = self._phase_bias(stage, phases, channels)
-        numbers |= G.phase_numbers(stage, stage.reads[0], made) | {
+        numbers |= G.phase_numbers(stage, stage.reads[0], made, together) | {
             "FEW_OUT": str(few).lower(), "OUT_PLANES": channels // 8, "BIAS": str(bias is not None).lower(), "GROUPS": 1,
             "GROUP_OUT": filters.outputs, "PHASE_CHANNELS": filters.outputs if few else round_up(made.channels, 8) * phases}
         return self.call(index, stage, "conv_transpose2d_mma", numbers, (home, f"params + {bias or 0}", self.read(stage)))
@@ -303,6 +304,11 @@ class _MatrixMapper(PlanesMapper):
         pool = after[0] if stage.writes.space is Space.REGISTER else None
         self._dealt += F.tasks(self._matrix_work(stage, pool), self.fragments[stage])
         return turn
+
+
+def _together(layer: L.ConvTranspose2d) -> int:
+    """Neighbouring columns whose phases are made as one, so that all phases of a few channels fill a group of eight."""
+    return max(1, 8 // (layer.out_channels * layer.stride[0] * layer.stride[1]))
 
 
 def _phase_channels(layer: L.ConvTranspose2d) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fusec.errors import InternalError
 from fusec.graph import layers as L
@@ -52,24 +53,23 @@ def _pointwise(node: Node | None) -> tuple[Pointwise, ...]:
 
 
 def _statement(op: Pointwise, channels: int, packer: Packer, read: ParamReader) -> str:
-    layer = op.layer
-
     def array(name: str) -> str:
         offset = packer.add(channels + 16, lambda: np.resize(np.broadcast_to(
             np.asarray(op.params[name], np.float32), (channels,)), channels + 16))
         return read(offset)
 
-    function, *arguments = _call(layer, array)
+    function, *arguments = _call(op, array)
     return f"v = {function}({', '.join(['v', *arguments])});"
 
 
-def _call(layer: L.Activation, array: Callable[[str], str]) -> tuple[str, ...]:
+def _call(op: Pointwise, array: Callable[[str], str]) -> tuple[str, ...]:
     """The library function of an activation, and its arguments behind the value; `array` reads a weight of the channel."""
+    layer = op.layer
     match layer:
         case L.LeakyRelu():
-            return "leaky_relu", literal(layer.slope)
+            return _leaky(layer.slope), literal(layer.slope)
         case L.PRelu():
-            return "leaky_relu", array("weight")
+            return _leaky(op.params["weight"]), array("weight")
         case L.Clip():
             return "clip", literal(layer.low), literal(layer.high)
         case L.ChannelAffine():
@@ -87,6 +87,11 @@ def _call(layer: L.Activation, array: Callable[[str], str]) -> tuple[str, ...]:
     if type(layer) not in FUNCTIONS:
         raise InternalError(f"no epilogue for {layer.kind}")
     return (FUNCTIONS[type(layer)],)
+
+
+def _leaky(slopes: ArrayLike) -> str:
+    """The function for slopes below zero: from there up to 1 the larger of the value and its product is the same, and faster."""
+    return "shallow_relu" if bool(np.all((np.asarray(slopes) > 0) & (np.asarray(slopes) <= 1))) else "leaky_relu"
 
 
 def _power(layer: L.Power) -> tuple[str, ...]:

@@ -94,23 +94,25 @@ def transposed_numbers(stage: Stage, read: Read) -> Numbers:
     return numbers
 
 
-def phase_numbers(stage: Stage, read: Read, made: Region) -> Numbers:
+def phase_numbers(stage: Stage, read: Read, made: Region, across: int) -> Numbers:
     """A transposed convolution as one ordinary convolution over positions q: output row y = UP * q + phase - PHASE.
 
-    The region `made` meets COUNT of them from FIRST on. Tap t of it multiplies read row q + t + OFFSET. CLAMPED: taps with zero
+    The region `made` meets COUNT of them from FIRST on. Tap t of it multiplies read row STRIDE * q + t + OFFSET, where along x
+    `across` neighbours that one input column makes phases of are one position, and STRIDE is that many. CLAMPED: taps with zero
     weights may lie outside the box of BOX rows and columns in scratch.
     """
     numbers, clamped = transposed_numbers(stage, read), False
     layer = _layer(stage, L.ConvTranspose2d)
     assert isinstance(layer, L.ConvTranspose2d)
-    for axis, letter, first, count in ((L.Axis.Y, "Y", made.row, made.rows), (L.Axis.X, "X", made.column, made.columns)):
+    for axis, letter, first, count, step in ((L.Axis.Y, "Y", made.row, made.rows, 1),
+                                             (L.Axis.X, "X", made.column, made.columns, across)):
         w, phase = layer.window(axis), int(numbers[f"PHASE_{letter}"])
-        taps = -(-w.size // w.stride)
+        taps, up = -(-w.size // w.stride), w.stride * step
         offset, box = int(numbers[f"OFFSET_{letter}"]) - taps + 1, read.buffer.footprint.along(axis).extent or 0
-        start, end = (first + phase) // w.stride, (first + count - 1 + phase) // w.stride + 1
-        outside = start + offset < 0 or end - 1 + offset + taps > box
+        start, end, taps = (first + phase) // up, (first + count - 1 + phase) // up + 1, taps + step - 1
+        outside = start * step + offset < 0 or (end - 1) * step + offset + taps > box
         clamped = clamped or (read.buffer.space is Space.SCRATCH and outside)
-        numbers |= {f"KERNEL_{letter}": taps, f"STRIDE_{letter}": 1, f"UP_{letter}": w.stride, f"OFFSET_{letter}": offset,
+        numbers |= {f"KERNEL_{letter}": taps, f"STRIDE_{letter}": step, f"UP_{letter}": up, f"OFFSET_{letter}": offset,
                     f"BOX_{letter}": box, f"FIRST_{letter}": start, f"COUNT_{letter}": end - start}
     return numbers | {"CLAMPED": str(clamped).lower()}
 

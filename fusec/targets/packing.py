@@ -118,11 +118,12 @@ def by_columns(weight: ArrayLike) -> FloatArray:
     return np.ascontiguousarray(np.transpose(w, (0, 3, 1, 2))).reshape(w.shape[0], -1, w.shape[2], 1)
 
 
-def by_phases(weight: ArrayLike, stride: Pair, channels: int) -> FloatArray:
+def by_phases(weight: ArrayLike, stride: Pair, channels: int, together: int = 1) -> FloatArray:
     """(in, out, y, x) of a transposed convolution to (phases * channels, in, y, x) of the one that makes all its phases.
 
     Phase r has the taps r, r + stride, ..., the last one first; taps that it lacks are zeros. Outputs are counted by phases
-    along y, along x, and `channels`, zeros behind the last; where those are fewer than eight, by channels, then phases.
+    along y, along x, and `channels`, zeros behind the last; where those are fewer than eight, by channels, then phases, of
+    `together` neighbours along x, whose taps lie one column further on from one to the next.
     """
     w = np.asarray(weight, np.float32)
     (inputs, outputs, height, width), (up, across) = w.shape, stride
@@ -130,7 +131,9 @@ def by_phases(weight: ArrayLike, stride: Pair, channels: int) -> FloatArray:
     full[:, :outputs, :height, :width] = w
     split = full.reshape(inputs, channels, -1, up, full.shape[3] // across, across)[:, :, ::-1, :, ::-1]
     ordered = np.transpose(split, (3, 5, 1, 0, 2, 4) if channels >= 8 else (1, 3, 5, 0, 2, 4))
-    return np.ascontiguousarray(ordered).reshape(-1, inputs, full.shape[2] // up, full.shape[3] // across)
+    if together > 1:
+        ordered = np.stack([np.pad(ordered, ((0, 0),) * 5 + ((i, together - 1 - i),)) for i in range(together)], axis=2)
+    return np.ascontiguousarray(ordered).reshape(-1, inputs, full.shape[2] // up, full.shape[3] // across + together - 1)
 
 
 def _words(bits: NDArray[np.uint16]) -> FloatArray:

@@ -278,6 +278,12 @@ INLINE V leaky_relu(V v, W slope) {
   const V zero = V{}, scaled = v * slope;
   return v < zero ? scaled : v;
 }
+// The same for 0 < slope <= 1.
+template <class V, class W>
+INLINE V shallow_relu(V v, W slope) {
+  const V scaled = v * slope;
+  return v < scaled ? scaled : v;
+}
 template <class V>
 INLINE V clip(V v, float low, float high) {
   const V least_value = V{} + low, most_value = V{} + high;

@@ -1,7 +1,7 @@
 // Transposed convolution by matrix instructions: output position y = UP q + r - PHASE is of phase r, and each of the UP_Y x UP_X
 // phases is an ordinary convolution of the input with every UP-th tap. Together they are one convolution over the positions q,
-// whose channels are counted by phases, then channels (in planes of eight), or, of up to 4 channels, by channels, then phases. The
-// sum of one output runs as in conv2d_mma; taps that a phase lacks count as zeros.
+// whose channels are counted by phases, then channels (in planes of eight), or, of up to 4 channels, by channels, then phases,
+// which may be those of several neighbours. The sum of one output runs as in conv2d_mma; taps that a phase lacks count as zeros.
 
 // The positions q that a stage's region meets, as a region.
 template <class S>
@@ -50,7 +50,31 @@ __device__ __forceinline__ void conv_transpose2d_mma(const Out& out, const float
         const auto p = place(f, lane / 4 + 8 * h);
         if (!p.real) continue;
         const int left = p.x * S::UP_X - S::PHASE_X;
-        if constexpr (S::FEW_OUT) {
+        if constexpr (S::FEW_OUT && S::UP_X % 2 == 0 && !Out::IN_SCRATCH && Out::LANES == 1) {
+#pragma unroll
+          for (int k = 0; k < S::BLOCK_C; ++k) {
+            const int number = (piece.group + k) * 8 + lane % 4 * 2, c = number / PHASES, phase_y = number / S::UP_X % S::UP_Y;
+            const int x = left + number % S::UP_X;
+            if (c >= S::CHANNELS || out.n0 + p.n >= out.batch) continue;
+            bool made[2];
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+              made[i] = unsigned(x + i - S::COLUMN) < unsigned(S::COLUMNS) && unsigned(out.x0 + x + i) < unsigned(out.width);
+            value_t* const at = out.data + out.index(p.n, c, piece.y * S::UP_Y + phase_y - S::PHASE_Y, x);
+            each_phase_row<S>(out, piece, phase_y, [&](int r, int y) {
+              if (unsigned(out.y0 + y) >= unsigned(out.height)) return;
+              value_t* const to = at + (long long)(r * S::UP_Y) * out.width;
+              const unsigned both = rounded_pair(S::epilogue(sum[f][r][k][2 * h], c, params),
+                                                 S::epilogue(sum[f][r][k][2 * h + 1], c, params));
+              if (made[0] && made[1] && reinterpret_cast<unsigned long long>(to) % 4 == 0) {
+                *reinterpret_cast<unsigned*>(to) = both;
+              } else {
+                if (made[0]) to[0] = value_t(both);
+                if (made[1]) to[1] = value_t(both >> 16);
+              }
+            });
+          }
+        } else if constexpr (S::FEW_OUT) {
 #pragma unroll
           for (int k = 0; k < S::BLOCK_C; ++k)
 #pragma unroll

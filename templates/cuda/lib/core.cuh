@@ -156,6 +156,7 @@ __device__ __forceinline__ float minimum(float v, float w) { return v > w ? w : 
 // Pointwise functions of epilogues. A comparison that NaN fails keeps NaN, as the reference does.
 __device__ __forceinline__ float relu(float v) { return maximum(v, 0.0f); }
 __device__ __forceinline__ float leaky_relu(float v, float slope) { return v < 0.0f ? v * slope : v; }
+__device__ __forceinline__ float shallow_relu(float v, float slope) { return maximum(v, v * slope); }  // 0 < slope <= 1
 __device__ __forceinline__ float clip(float v, float low, float high) { return minimum(maximum(v, low), high); }
 __device__ __forceinline__ float sigmoid(float v) {
   const float e = expf(v < 0.0f ? v : -v);
