@@ -7,6 +7,7 @@ here are what `cost` and `search` rest on; the tests count the same things by lo
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from fusec.graph import layers as L
 from fusec.graph.graph import LayerGraph, Node
 from fusec.graph.shapes import Shape, param_shapes
+from fusec.targets.device import FEW_CHANNELS, MOST_HELD
 
 Ints = NDArray[np.int64]
 BYTES = 4  # of one fp32 element, in which weights are counted unless another type is said
@@ -45,6 +47,64 @@ def inputs_per_output(graph: LayerGraph, node: Node) -> int:
     if isinstance(layer, L.Linear):
         return graph.shapes[node.inputs[0]].elements
     return 0
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a layer multiplies by matrix instructions, as one ordinary convolution.
+
+    Columns of filters over few channels count as channels; phases of a transposed convolution as outputs.
+
+    Attributes
+    ----------
+    groups
+        Of eight output channels.
+    depth
+        Input channels per output.
+    whole
+        Whether any outputs side by side read the same inputs, and a warp may make all of them.
+    """
+
+    groups: int
+    depth: int
+    kernel: tuple[int, int]
+    few: bool
+    whole: bool
+
+    @property
+    def steps(self) -> int:
+        """Filter columns and channels by sixteens."""
+        return self.kernel[1] * -(-self.depth // 16)
+
+    @property
+    def part(self) -> float:
+        """Of the sixteens, the share that is there: the last channels of a filter column may be eight."""
+        return self.kernel[1] * -(-self.depth // 8) / (2 * self.steps)
+
+    @property
+    def packed_bytes(self) -> int:
+        """Of the weights, filled up to whole groups and steps."""
+        return 256 * self.steps * self.kernel[0] * self.groups
+
+    def may_be_held(self, groups: int) -> bool:
+        """Whether a warp can keep all weights of so many groups in registers."""
+        return self.whole and 2 * self.steps * self.kernel[0] * groups <= MOST_HELD
+
+
+def matrix_filters(graph: LayerGraph, node: Node) -> Filters | None:
+    """What `node` multiplies by matrix instructions; None where it does without."""
+    layer, inputs = node.layer, inputs_per_output(graph, node)
+    if isinstance(layer, L.ConvTranspose2d) and layer.groups == 1 and layer.dilation == (1, 1) and inputs > FEW_CHANNELS:
+        few, (y, x) = layer.out_channels <= FEW_CHANNELS, layer.stride
+        outputs = layer.out_channels if few else -(-layer.out_channels // 8) * 8
+        return Filters(-(-outputs * y * x // 8), inputs, (-(-layer.kernel[0] // y), -(-layer.kernel[1] // x)), False, few)
+    if not isinstance(layer, L.Conv2d):
+        return None
+    groups, outputs = -(-layer.out_channels // 8), layer.out_channels // layer.groups
+    if layer.groups == 1 and inputs <= FEW_CHANNELS:
+        return Filters(groups, inputs * layer.kernel[1], (layer.kernel[0], 1), True, True)
+    eights = inputs % 8 == 0 and outputs % 8 == 0
+    return Filters(groups, inputs, layer.kernel, False, layer.groups == 1) if layer.groups == 1 or eights else None
 
 
 def taps(layer: L.Layer, axis: L.Axis, start: Ints, end: Ints) -> int:

@@ -25,9 +25,9 @@ from fusec.graph.shapes import Shape
 from fusec.plan import matrix_time
 from fusec.plan.boxes import Boxes
 from fusec.plan.construct import layout_of
-from fusec.plan.counting import BYTES, Ints, inputs_per_output, weight_bytes
+from fusec.plan.counting import BYTES, Filters, Ints, inputs_per_output, matrix_filters, weight_bytes
 from fusec.plan.merge import merged_pools
-from fusec.plan.scratch import copied_bytes, resident_bytes
+from fusec.plan.scratch import PairedRows, copied_bytes, paired_rows, resident_bytes
 from fusec.plan.simt_time import LINE, SCHEDULERS, THREADS, WARP, Access, Convolution, Demand, convolution, linear, pointwise
 from fusec.schedule.ir import Chain
 from fusec.targets.device import FEW_CHANNELS, Device
@@ -106,8 +106,9 @@ class Work:
     stride: int = 1
     outputs_together: int = 1  # output channels of a group
     linear: bool = False  # a large sum for each output of an image of one pixel
+    filters: Filters | None = None  # by matrix instructions
+    store: Floats | None = None  # (N,) instructions of a pair of outputs by those, epilogue included
     depthwise: bool = False
-    grouped: bool = False
     phases: tuple[int, int] = (1, 1)  # of a transposed convolution made as an ordinary one, whose channels its phases are
     together: int = 1  # values a thread moves in the time of one
     direct: bool = False  # reads device memory
@@ -140,7 +141,7 @@ def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, 
     memory = _memory(chain, boxes, staged, scratch, device)
     loss = OVERLAP_LOSS[device.target]
     if device.matrix:
-        compute, blocks = _matrix(chain, stages, boxes, scratch, device)
+        compute, blocks = _matrix(chain, stages, boxes, paired_rows(chain, boxes, staged, device), scratch, device)
         loss = matrix_time.OVERLAP_LOSS
     elif device.target == "cuda":
         taken = scratch + copied_bytes(chain, device) + BLOCK_RESERVE
@@ -192,6 +193,9 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
                 source=_access(chain, boxes, far[0], device) if far else None,
                 target=_access(chain, boxes, chain.output, device) if chain.output in (node.name, pool and pool.name) else None)
     inputs = inputs_per_output(chain.graph, node)
+    filters = matrix_filters(chain.graph, node) if device.matrix else None
+    if filters is not None:
+        made = replace(made, filters=filters, store=_store(chain, made, node, pool, device))
     if not inputs:
         function = FUNCTION_COST if isinstance(layer, FUNCTIONS) else 0.0
         return replace(made, reads=_reads(layer, node, boxes.inside[:, boxes.index[first]]), extra=extra + function,
@@ -202,14 +206,11 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
         kernel, phases = (1, 1), (1, 1)
         if isinstance(layer, L.ConvTranspose2d):  # only every stride-th tap meets an input
             kernel = (-(-layer.kernel[0] // layer.stride[0]), -(-layer.kernel[1] // layer.stride[1]))
-            phased = layer.groups == 1 and layer.dilation == (1, 1) and inputs > FEW_CHANNELS
-            phases = layer.stride if phased and device.matrix else (1, 1)
-        return replace(made, inputs=inputs, kernel=kernel, grouped=phases == (1, 1), phases=phases,
-                       outputs_together=chain.shapes[node.name].channels)
-    eights = inputs % 8 == 0 and layer.out_channels // layer.groups % 8 == 0
+            phases = layer.stride if filters is not None else (1, 1)
+        return replace(made, inputs=inputs, kernel=kernel, phases=phases, outputs_together=chain.shapes[node.name].channels)
     depthwise = layer.groups == layer.out_channels == chain.graph.shapes[first].channels
     return replace(made, inputs=inputs, kernel=layer.kernel, stride=layer.stride[1], depthwise=depthwise,
-                   grouped=layer.groups > 1 and not eights, outputs_together=layer.out_channels // layer.groups,
+                   outputs_together=layer.out_channels // layer.groups,
                    linear=_is_linear(layer, chain.shapes[node.name], inputs))
 
 
@@ -340,28 +341,71 @@ def _demand(work: Work) -> Demand:
                                    work.stride, work.pool, work.extra), work.source, work.target)
 
 
-def _matrix(chain: Chain, works: Mapping[str, Work], boxes: Boxes, scratch: Ints, device: Device) -> tuple[Floats, Ints]:
+def _store(chain: Chain, made: Work, node: Node, pool: Node | None, device: Device) -> Floats:
+    """Instructions of a pair of outputs by matrix instructions, by where they go; rounding does a lone relu."""
+    graph, columns = chain.graph, made.box[2]
+    channels, outside, none = graph.shapes[node.name].channels, node.name == chain.output, np.zeros(len(columns))
+    extra = 0.0 if pool is None and [type(p.layer) for p in node.epilogue] == [L.Relu] else 2 * made.extra
+    if pool is not None:
+        return none + matrix_time.STORE_POOL + extra
+    rows = channels <= FEW_CHANNELS or (outside and node.name in graph.outputs)
+    if isinstance(node.layer, L.ConvTranspose2d) or (not outside and (rows or not device.stores_matrices)):
+        return none + matrix_time.STORE + extra
+    if not rows:
+        return none + (matrix_time.STORE_PIXEL if outside else matrix_time.STORE_MATRIX) + extra
+    width = np.asarray(made.last) + (made.across - 1) * columns  # of the image
+    return np.where((columns % 4 == 0) & (width % 4 == 0), matrix_time.STORE_ROW, matrix_time.STORE) + extra
+
+
+def _matrix(chain: Chain, works: Mapping[str, Work], boxes: Boxes, rows: Mapping[str, PairedRows], scratch: Ints,
+            device: Device) -> tuple[Floats, Ints]:
     """Seconds of the busiest core in half precision, and the blocks that share one."""
-    resident = resident_bytes(chain, device)
-    stages = [(matrix_time.copy(w.outputs, w.together, device.element) if tensor in chain.inputs
-               else _matrix_demand(w, resident > 0), w.passes) for tensor, w in works.items()]
-    return matrix_time.kernel(stages, boxes.steps + boxes.warm_up, boxes.tiles, scratch + resident + BLOCK_RESERVE, device)
+    resident, steps = resident_bytes(chain, device), boxes.steps + boxes.warm_up
+    stages, barriers = [], 0 * steps
+    for tensor, work in works.items():
+        if tensor in chain.inputs:  # no copy where all that read it make rows in pairs for themselves
+            wanted = np.any([~rows[n.name].fits if n.name in rows else np.ones_like(steps, dtype=np.bool_)
+                             for n in chain.nodes if tensor in n.inputs], axis=0)
+            demand = matrix_time.copy(work.outputs, work.together, device.element)
+            stages.append((matrix_time.either(wanted, demand, matrix_time.NOTHING), work.passes))
+            barriers += steps * wanted
+            continue
+        if tensor in rows:
+            made = rows[tensor]
+            demand = matrix_time.pair_rows(made.pixels, chain.shapes[made.tensor].channels, device.element,
+                                           made.tensor in chain.inputs)
+            stages.append((matrix_time.either(made.fits, demand, matrix_time.NOTHING), work.passes))
+            barriers += steps * made.fits
+        stages.append((_matrix_demand(work, rows.get(tensor), resident > 0), work.passes))
+        barriers += steps
+    taken = np.max([scratch, *(r.end for r in rows.values())], axis=0) + resident + BLOCK_RESERVE
+    return matrix_time.kernel(stages, barriers, boxes.tiles, taken, device)
 
 
-def _matrix_demand(work: Work, resident: bool) -> matrix_time.Demand:
+def _matrix_demand(work: Work, rows: PairedRows | None, resident: bool) -> matrix_time.Demand:
     """What one pass of a stage asks for in half precision; `resident`: weights are in scratch."""
+    if work.filters is not None:
+        if rows is None:
+            return _fragments(work, matrix_time.Source.DEVICE if work.direct else matrix_time.Source.PLANES, resident)
+        paired = _fragments(work, matrix_time.Source.PAIRED, resident)
+        if rows.fits.all():
+            return paired
+        return matrix_time.either(rows.fits, paired, _fragments(work, matrix_time.Source.VALUES, resident))
     if not work.inputs:
         if work.together == PLANES_TOGETHER:
             return matrix_time.planes(work.outputs, work.reads, work.extra, work.direct)
-        return matrix_time.other(work.outputs / work.together, work.reads, work.extra * work.together, work.direct)
-    taps = work.kernel[0] * work.kernel[1]
+        return matrix_time.other(work.outputs, work.together, work.reads, work.extra, work.direct)
     if work.depthwise:
-        return matrix_time.planes(work.outputs, taps, work.extra, work.direct)
-    if work.grouped:
-        return matrix_time.grouped(work.outputs, work.inputs * taps, work.extra, work.direct)
+        return matrix_time.depthwise(work.outputs, work.kernel, work.extra, work.direct)
+    return matrix_time.grouped(work.outputs, work.inputs * work.kernel[0] * work.kernel[1], work.extra, work.direct)
+
+
+def _fragments(work: Work, source: matrix_time.Source, resident: bool) -> matrix_time.Demand:
+    """The same of a convolution by matrix instructions."""
+    assert work.filters is not None and work.store is not None
     (channels, rows, columns), (y, x) = work.box, work.phases
-    layer = matrix_time.Layer(work.inputs, work.kernel, work.stride, work.extra, work.direct, resident, work.pool)
-    return matrix_time.convolution(work.images * -(-columns // x), -(-rows // y), channels * y * x, layer)
+    layer = matrix_time.Layer(work.filters, work.stride, source, resident, work.pool)
+    return matrix_time.convolution(work.images * -(-columns // x), -(-rows // y), channels * y * x, work.store, layer)
 
 
 def cpu_seconds(works: Collection[Work], tiles: Ints, steps: Ints, device: Device) -> Floats:

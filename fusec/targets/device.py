@@ -20,6 +20,7 @@ ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 DTYPES = tuple(ELEMENT_BYTES)
 HALF_SINCE = {"float16": 75, "bfloat16": 80}  # compute capability with matrix instructions of the type (PTX ISA, mma.sync)
 FEW_CHANNELS = 4  # up to which a tensor of half precision has no planes of eight, and a filter's taps and channels are one axis
+MOST_HELD = 72  # registers of weights that a lane holds for all of its warp's tasks, of a convolution by matrix instructions
 RESIDENT_WEIGHTS = 64 * KIB  # that a block with matrix instructions may keep in scratch beside its buffers
 CPU0 = Path("/sys/devices/system/cpu/cpu0")  # Linux describes the first core here
 

@@ -90,7 +90,7 @@ def _call(op: Pointwise, array: Callable[[str], str]) -> tuple[str, ...]:
 
 
 def _leaky(slopes: ArrayLike) -> str:
-    """The function for slopes below zero: from there up to 1 the larger of the value and its product is the same, and faster."""
+    """The function for slopes: above 0 and up to 1, the larger of the value and its product is the same, and faster."""
     return "shallow_relu" if bool(np.all((np.asarray(slopes) > 0) & (np.asarray(slopes) <= 1))) else "leaky_relu"
 
 

@@ -1,8 +1,9 @@
 """Blocks of fragments: what a warp of a matrix kernel computes at once, for each convolution, and how many threads there are.
 
 In: the extents of a kernel's convolutions. Out: a block for each and threads per block. The cycles estimated here rank blocks
-alone; time models of whole kernels are the planner's. Constants are estimates from the instruction set and the sizes of the
-units; those of waiting were fitted to eight kernels at four numbers of threads each, on an H200.
+alone; time models of whole kernels are the planner's, and `plan/matrix_time.py` follows every change made here. Constants began
+as estimates from the instruction set and the sizes of the units; those of waiting were fitted to eight kernels at four numbers
+of threads each, on an H200.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from functools import lru_cache
 from math import ceil, gcd
 
 from fusec.targets.blocking import registers_left, resident_blocks
+from fusec.targets.device import MOST_HELD
 
 THREADS = (128, 192, 256, 384, 512)
 MOST_SUMS = 96  # accumulators of a lane
 MOST_WEIGHTS = 64  # registers of weights held for all filter rows
-MOST_HELD = 72  # registers of weights held for all of a warp's tasks
 OTHER = 44  # registers besides sums, weights and a fragment
 UNROLLED = 192  # products a loop body may hold
 PRODUCT = 1.8  # cycles a multiprocessor takes for an m16n8k16 product
