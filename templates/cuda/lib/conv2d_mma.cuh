@@ -8,9 +8,13 @@ using FragmentSums = float[S::FRAGMENTS][S::BLOCK_Y][S::BLOCK_C][4];
 template <class S>
 using GroupSums = float[S::BLOCK_C][4];
 
-// One of two arrays; ?: would make pointers of them.
-template <class T>
-__device__ __forceinline__ const T& either(bool first, const T& a, const T& b) { return first ? a : b; }
+// One of two arrays; ?: would make pointers of them. Only ever chosen for good: where an array was chosen by what becomes known when
+// loops are unrolled, NVRTC 13 has taken what it held before.
+template <bool FIRST, class T>
+__device__ __forceinline__ const T& either(const T& a, const T& b) {
+  if constexpr (FIRST) return a;
+  else return b;
+}
 
 // Columns of a region, counted over its images: where number j lies. Those behind the last are not `real` and stand for it.
 template <class R>
@@ -92,17 +96,20 @@ struct Filters {
   }
 };
 
-// sum = products of one fragment + start; the fragment's first eight columns alone where the others are past the last channel.
+// sum = products of one fragment + `start`, where the sum is `fresh`, or + the sum; the fragment's first eight columns alone where
+// `half`, the others being past the last channel.
 template <class S>
 __device__ __forceinline__ void multiply_groups(GroupSums<S>& sum, const unsigned (&a)[4], const GroupWeights<S>& w, bool half,
-                                                const GroupSums<S>& start) {
+                                                bool fresh, const GroupSums<S>& start) {
 #pragma unroll
   for (int k = 0; k < S::BLOCK_C; ++k) {
     if (half) {
       const unsigned first[2] = {a[0], a[1]};
-      multiply(sum[k], first, w[k][0], start[k]);
+      if (fresh) multiply(sum[k], first, w[k][0], start[k]);
+      else multiply(sum[k], first, w[k][0], sum[k]);
     } else {
-      multiply(sum[k], a, w[k], start[k]);
+      if (fresh) multiply(sum[k], a, w[k], start[k]);
+      else multiply(sum[k], a, w[k], sum[k]);
     }
   }
 }
@@ -292,7 +299,7 @@ __device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& 
 #pragma unroll
         for (int ky = 0; ky < S::KERNEL_Y; ++ky) filters.load(room[ky], number, ky);
       }
-      const GroupWeights<S>(&b)[S::KERNEL_Y] = either(S::HELD, filters.held[S::HELD ? number : 0], room);
+      const GroupWeights<S>(&b)[S::KERNEL_Y] = either<S::HELD>(filters.held[S::HELD ? number : 0], room);
 #pragma unroll
       for (int i = 0; i < ROWS; ++i) {
         if (!meets_any<S>(i)) continue;
@@ -304,7 +311,7 @@ __device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& 
           for (int ky = 0; ky < S::KERNEL_Y; ++ky) {
             if (!meets<S>(i, ky)) continue;
             GroupSums<S>& row = sum[f][(i - ky * S::DILATION_Y) / S::STRIDE_Y];
-            multiply_groups<S>(row, a, b[ky], half, either(starts_in_place<S>() && number == 0 && ky == 0, filters.start, row));
+            multiply_groups<S>(row, a, b[ky], half, starts_in_place<S>() && number == 0 && ky == 0, filters.start);
           }
         }
       }
@@ -319,7 +326,7 @@ __device__ __forceinline__ void multiply_planes(FragmentSums<S>& sum, const In& 
           for (int f = 0; f < S::FRAGMENTS; ++f) {
             unsigned a[4];
             fragments.load(a, f, pair, fragments.row(y + r * S::STRIDE_Y + ky * S::DILATION_Y), shift, half);
-            multiply_groups<S>(sum[f][r], a, b, half, sum[f][r]);
+            multiply_groups<S>(sum[f][r], a, b, half, false, filters.start);
           }
       }
     }
