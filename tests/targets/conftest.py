@@ -17,8 +17,8 @@ GENERATED = [name for name in RUNNERS if name != "interpreter"]
 
 
 # Kernels of the two half types differ in one file of a few lines: these tests run in float16 alone without --thorough.
-# Random networks, rounding, planes and what is beyond the range run in both.
-ONE_HALF = ("test_padding.py", "test_layers.py", "test_networks.py")
+# Random networks, planes and what is beyond the range run in both.
+ONE_HALF = ("test_padding.py", "test_layers.py", "test_networks.py", "test_rounding.py")
 
 
 @pytest.hookimpl(tryfirst=True)
