@@ -54,7 +54,7 @@ def combinations() -> Iterator[Any]:
 
 # Without --thorough: the first in both half types for every architecture, the others in float16 for a few.
 HALF_GRAPHS = ("lenet5",)
-HALF_ONCE = {"artcnn_c4f16": ENDS, "alexnet_prefix": ENDS, "fsrcnn_x2": ("sm_90",), "resnet18": ("sm_90",)}
+HALF_ONCE = {"artcnn_c4f16": ENDS, "alexnet_prefix": ENDS, "fsrcnn_x2": ("sm_90",)}
 
 
 def half_combinations() -> Iterator[Any]:
