@@ -41,6 +41,7 @@ BEHIND_SOFTMAX = {"float32": 1e-5, "float16": 2.0**-7, "bfloat16": 2.0**-4}
 DECIBELS = {"float32": 0.01, "float16": 0.05}
 PUBLISHED = 0.1  # dB; how luma and the halved pictures were rounded is not
 LARGE = ("anime4k_m", "oidn_small", "realesr_animevideov3_x4", "resnet20_cifar10", "squeezenet_v11", "waifu2x_upconv7")
+LONGEST = ("realesr_animevideov3_x4", "squeezenet_v11")  # of LARGE; their CUDA kernels are run with --thorough alone
 PIECE = {"realesr_animevideov3_x4": (16, 16)}  # height and width for the emulator, which is slow
 SIZES = ((1, 48, 32), (3, 64, 80), (2, 96, 48))  # batch, height, width
 
@@ -96,7 +97,7 @@ def test_values(machine: Machine, name: str, fuse: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.thorough if n in LONGEST else ()) for n in NAMES])
 def test_half_kernels_in_the_emulator(name: str) -> None:
     """On a small piece of the picture, since this needs no GPU: right, and the same bits with long chains and without."""
     path, x, _ = case(name)

@@ -334,12 +334,12 @@ class TestAsked:
 
 
 KINDS = (H200, T4, CPU)  # one device of each kind
-LONG = "mobilenet_v2"  # takes most of a minute on all three
+LONG = {"mobilenet_v1": H200, "mobilenet_v2": T4, "resnet18": CPU, "vgg_e": T4}  # planned long: for one kind without --thorough
 
 
 @pytest.mark.parametrize(("name", "kinds"), [
-    *(pytest.param(n, KINDS, id=n) for n in SHIPPED if n != LONG), pytest.param(LONG, (T4,), id=f"{LONG}-t4"),
-    pytest.param(LONG, KINDS, id=LONG, marks=pytest.mark.thorough)])
+    *(pytest.param(n, KINDS, id=n, marks=pytest.mark.thorough if n in LONG else ()) for n in SHIPPED),
+    *(pytest.param(n, (device,), id=f"{n}-{device.name}") for n, device in LONG.items())])
 def test_shipped_networks_on_every_device(name: str, kinds: tuple[Device, ...]) -> None:
     """Layer by layer and fused as far as possible on all devices, auto on one of each kind: legal, and auto not slower."""
     simple = shipped(name)
