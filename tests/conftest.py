@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # Compiling a kernel can take longer than any deadline per example that would mean something.
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
 # for long runs by hand: pytest --thorough tests/targets
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000, print_blob=True)
@@ -31,7 +31,8 @@ def gpu_obstacle() -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--thorough", action="store_true", help="ten times the examples, and the tests marked `thorough`: an hour")
+    parser.addoption("--thorough", action="store_true",
+                     help="twenty times the random examples, and the tests marked `thorough`: hours")
     parser.addoption("--update-golden", action="store_true", help="write the sources in tests/golden anew")
 
 

@@ -5,7 +5,10 @@ On the CPU, and on a GPU in every type where there is one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 import fusec
 from fusec import pipeline
 from fusec.runtime.elements import offered, widened
+from fusec.runtime.model import Model
 from tests.harness import EmulatedCuda, assert_same_bits
 from tests.real_models import (
     NAMES,
@@ -36,6 +40,8 @@ TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 3e-2}
 BEHIND_SOFTMAX = {"float32": 1e-5, "float16": 2.0**-7, "bfloat16": 2.0**-4}
 DECIBELS = {"float32": 0.01, "float16": 0.05}
 PUBLISHED = 0.1  # dB; how luma and the halved pictures were rounded is not
+LARGE = ("anime4k_m", "oidn_small", "realesr_animevideov3_x4", "resnet20_cifar10", "squeezenet_v11", "waifu2x_upconv7")
+LONGEST = ("realesr_animevideov3_x4", "squeezenet_v11")  # of LARGE; their CUDA kernels are run with --thorough alone
 PIECE = {"realesr_animevideov3_x4": (16, 16)}  # height and width for the emulator, which is slow
 SIZES = ((1, 48, 32), (3, 64, 80), (2, 96, 48))  # batch, height, width
 
@@ -49,13 +55,26 @@ class Machine:
 
     def build(self, name: str, fuse: str = "auto", **options: Any) -> Run:
         """A network compiled for the size that its test input has, from float32 to float32."""
-        path, x, _ = case(name)
-        model = fusec.compile(path, target=self.target, dtype=self.dtype, fuse=fuse, shape=x.shape, **options)
+        model = built(name, self.target, self.dtype, fuse, **options)
         assert (model.program.target, model.program.dtype) == (self.target, self.dtype)
         return lambda image: widened(model(offered(image, self.dtype)))
 
     def tolerance(self, name: str) -> float:
         return (BEHIND_SOFTMAX if name in SCORES else TOLERANCE)[self.dtype]
+
+
+@cache
+def built(name: str, target: str, dtype: str, fuse: str, **options: Any) -> Model:
+    """Compiled once for all tests, for the size that its test input has."""
+    path, x, _ = case(name)
+    return fusec.compile(path, target=target, dtype=dtype, fuse=fuse, shape=x.shape, **options)
+
+
+def cuts() -> Iterator[Any]:
+    """Every network as planned, and those that are soon built in the other ways; these of all with --thorough."""
+    for name, fuse in product(NAMES, ("auto", "all", "none")):
+        marks = pytest.mark.thorough if fuse != "auto" and name in LARGE else ()
+        yield pytest.param(name, fuse, marks=marks, id=f"{name}-{fuse}")
 
 
 CPU = pytest.param(Machine("cpu", "float32"), id="cpu")
@@ -69,8 +88,7 @@ def test_the_folder_has_the_networks_that_are_tested() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fuse", ["auto", "all", "none"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "fuse"), list(cuts()))
 @on_every_machine
 def test_values(machine: Machine, name: str, fuse: str) -> None:
     """As planned, with chains as long as they can be, and layer by layer, for the size that they run at."""
@@ -79,7 +97,7 @@ def test_values(machine: Machine, name: str, fuse: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.thorough if n in LONGEST else ()) for n in NAMES])
 def test_half_kernels_in_the_emulator(name: str) -> None:
     """On a small piece of the picture, since this needs no GPU: right, and the same bits with long chains and without."""
     path, x, _ = case(name)

@@ -34,7 +34,7 @@ def test_rows_of_a_strip_are_shown_as_they_are_held(tmp_path: Path) -> None:
     lines = invoke(*words).stdout.splitlines()
     assert " ".join(next(i for i in lines if "footprint" in i).split()) == \
         "chain stage kind footprint shared multiply-adds extra extra part"
-    words = ("plan", "mobilenet_v2", "--device", "cpu", "--shape", "1x3x224x224")
+    words = ("plan", "resnet18", "--device", "cpu", "--shape", "1x3x224x224")
     chains = invoke_json(*words)["chains"]
     lines = invoke(*words).stdout.splitlines()
     rows = lines[next(i for i, row in enumerate(lines) if "footprint" in row) + 1:]
@@ -112,7 +112,7 @@ def test_exploring_shows_what_is_planned(tmp_path: Path) -> None:
 
 
 def test_the_table_of_partitions_is_not_too_wide() -> None:
-    said = invoke("plan", "mobilenet_v2", *EXPLORE).stdout.splitlines()
+    said = invoke("plan", "resnet18", *EXPLORE).stdout.splitlines()
     assert max(len(line.rstrip()) for line in said) <= 160
     assert any(re.search(r"\.\.\w+,… \d+ more …,\w", line) for line in said)
     assert not [line for line in said if line.startswith("counted")]

@@ -19,12 +19,14 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
-RUNTIME = ("fiber.cpp", "scheduler.cpp", "launch.cpp", "matrix.cpp", "copies.cpp", "main.cpp")
+RUNTIME = ("fiber.cpp", "scheduler.cpp", "launch.cpp", "matrix.cpp", "copies.cpp")
+PROGRAM = (*RUNTIME, "main.cpp")
 TIMEOUT = 300  # seconds a compiler may take
 
 COMMON = ("-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing", "-fPIC", "-fvisibility=hidden",
           "-U_FORTIFY_SOURCE", "-w")
 PLAIN = ("-O2",)
+LINK = ("-shared", "-nostdlib", "-Wl,--no-as-needed")  # C's own words come with the emulator's library
 SANITIZED = ("-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 _DYNAMIC_SHARED = re.compile(r"\bextern\s+__shared__\s+(?P<type>[^;\[\]{}]*?)\b(?P<name>[A-Za-z_]\w*)\s*\[\s*\]\s*;")
@@ -91,9 +93,9 @@ def build(source: str, entry: str, *, sanitize: bool, compiler: str | None, flag
     if not result.exists():
         text = result.with_suffix(".cpp")
         text.write_text(unit)
-        link = () if sanitize else ("-shared",)
+        rest = _program(command, options) if sanitize else (*LINK, str(_library(command, options)), "-lgcc")
         include = ("-include", str(HERE / "cuda_emulator.hpp"), "-x", "c++", str(text), "-x", "none")
-        _compile(command, (*options, *link, *include, *_runtime(command, options)), result)
+        _compile(command, (*options, *include, *rest), result)
     return result
 
 
@@ -115,14 +117,23 @@ def _digest(*parts: object) -> str:
 
 
 @cache
-def _runtime(command: str, options: tuple[str, ...]) -> tuple[str, ...]:
-    """The emulator's own objects for these options, compiled at their first use."""
+def _program(command: str, options: tuple[str, ...]) -> tuple[str, ...]:
+    """The emulator's own objects for a sanitized executable, compiled at their first use."""
     objects = []
-    for name in RUNTIME:
+    for name in PROGRAM:
         target = _folder() / f"{_digest(command, options, name)}.o"
         _compile(command, (*options, "-O2", "-c", str(HERE / name)), target)
         objects.append(str(target))
     return tuple(objects)
+
+
+@cache
+def _library(command: str, options: tuple[str, ...]) -> Path:
+    """The emulator as a library that all kernels of these options load: linking it into each was a third of a build."""
+    target = _folder() / f"{_digest(command, options)}.so"
+    sources = [str(HERE / name) for name in RUNTIME]
+    _compile(command, (*options, "-O2", "-fvisibility=default", "-shared", *sources, "-lm"), target)
+    return target
 
 
 def _compile(command: str, arguments: Sequence[str], output: Path) -> None:

@@ -170,4 +170,4 @@ struct Entry<entry, void (*)(P...)> {
 
 }  // namespace fusec_emulator
 
-#define FUSEC_EMULATOR_KERNEL(entry) const fusec_emulator::Kernel fusec_emulator::kernel = fusec_emulator::Entry<&::entry>::kernel;
+#define FUSEC_EMULATOR_KERNEL(entry) const fusec_emulator::Kernel fusec_emulator_kernel = fusec_emulator::Entry<&::entry>::kernel;

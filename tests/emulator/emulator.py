@@ -79,7 +79,7 @@ class EmulatedKernel:
         self.sanitize = sanitize
         self._path = build(source, entry, sanitize=sanitize, compiler=compiler, flags=tuple(flags))
         # PyDLL holds the interpreter lock while a kernel runs: the emulator's state and its fault handlers are one per process
-        self._library = None if sanitize else ctypes.PyDLL(str(self._path))
+        self._library = None if sanitize else ctypes.PyDLL(str(self._path))  # and with it the emulator
         self.parameters: tuple[Parameter, ...] = parse_signature(self._signature())
 
     def launch(self, grid: Extent, block: Extent, args: Sequence[Value], shared_bytes: int = 0, order: str = "forward",
@@ -134,14 +134,20 @@ class EmulatedKernel:
                 if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
                     _compare(one, other, f"argument {i}, order {order}{f' (seed {seed})' if order == 'random' else ''}")
 
+    @property
+    def _kernel(self) -> int:
+        """Address of the `Kernel` in the library (runtime.hpp)."""
+        assert self._library is not None
+        return ctypes.addressof(ctypes.c_char.in_dll(self._library, "fusec_emulator_kernel"))
+
     def _signature(self) -> str:
         if self._library is None:
             return self._process("--signature")
         text = ctypes.create_string_buffer(_SIGNATURE_BYTES)
         signature = self._library.fusec_emulator_signature
         signature.restype = None
-        signature.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
-        signature(text, _SIGNATURE_BYTES)
+        signature.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
+        signature(self._kernel, text, _SIGNATURE_BYTES)
         return text.value.decode()
 
     def _run_here(self, grid: Extent, block: Extent, arguments: tuple[Argument, ...], shared_bytes: int, order: int,
@@ -155,7 +161,8 @@ class EmulatedKernel:
         request = _CRequest(grid, block, shared_bytes, seed, order, len(arguments), records)
         launch = self._library.fusec_emulator_launch
         launch.restype = ctypes.c_char_p
-        error = launch(ctypes.byref(request))
+        launch.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+        error = launch(self._kernel, ctypes.byref(request))
         if error:
             raise EmulatorError(error.decode(errors="replace"))
 

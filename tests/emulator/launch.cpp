@@ -129,7 +129,7 @@ private:
 
 // --- the grid -------------------------------------------------------------------------------------------------------------
 
-bool run_grid(FiberPool& fibers, const Request& request, void* const* arguments, uint32_t* block_order, uint32_t blocks) {
+bool run_grid(FiberPool& fibers, const Kernel& kernel, const Request& request, void* const* arguments, uint32_t* block_order, uint32_t blocks) {
     const auto order = static_cast<Order>(request.order);
     Numbers numbers(request.seed);
     for (uint32_t i = 0; i < blocks; ++i) block_order[i] = order == Order::REVERSE ? blocks - 1 - i : i;
@@ -140,21 +140,21 @@ bool run_grid(FiberPool& fibers, const Request& request, void* const* arguments,
         const uint32_t b = block_order[i];
         blockIdx = {b % gridDim.x, b / gridDim.x % gridDim.y, b / gridDim.x / gridDim.y};
         memset(dynamic_shared, POISON, request.shared_bytes);
-        if (!run_block(fibers, arguments, order, numbers) || !shared_guard_holds(request.shared_bytes)) return false;
+        if (!run_block(fibers, kernel, arguments, order, numbers) || !shared_guard_holds(request.shared_bytes)) return false;
     }
     return true;
 }
 
-void run_watched(const Request& request, void* const* arguments, uint32_t* block_order, uint32_t blocks) {
+void run_watched(const Kernel& kernel, const Request& request, void* const* arguments, uint32_t* block_order, uint32_t blocks) {
     FiberPool fibers(blockDim.x * blockDim.y * blockDim.z, thread_main);
     if (!fibers.mapped()) return report("no memory for the stacks of the block's threads");
 #ifdef FUSEC_EMULATOR_ASAN
-    run_grid(fibers, request, arguments, block_order, blocks);
+    run_grid(fibers, kernel, request, arguments, block_order, blocks);
 #else
     const FaultHandlers handlers;
     const int fault = sigsetjmp(before_fault, 1);
     if (fault == 0) {
-        run_grid(fibers, request, arguments, block_order, blocks);
+        run_grid(fibers, kernel, request, arguments, block_order, blocks);
     } else {
         report("%s, thread (%u, %u, %u): %s", place(), threadIdx.x, threadIdx.y, threadIdx.z, fault_name(fault));
     }
@@ -184,7 +184,7 @@ bool configuration_legal(const Request& request) {
     return error_text()[0] == '\0';
 }
 
-bool arguments_fit(const Request& request) {
+bool arguments_fit(const Kernel& kernel, const Request& request) {
     if (request.count != kernel.count || request.count > MOST_ARGUMENTS) {
         report("the kernel takes %u arguments, %u were given", kernel.count, request.count);
         return false;
@@ -200,7 +200,7 @@ bool arguments_fit(const Request& request) {
     return error_text()[0] == '\0';
 }
 
-bool copy_in(const Request& request, DeviceArray* arrays, void** pointers, void** values) {
+bool copy_in(const Kernel& kernel, const Request& request, DeviceArray* arrays, void** pointers, void** values) {
     for (uint32_t i = 0; i < request.count; ++i) {
         const Argument& argument = request.arguments[i];
         values[i] = argument.data;
@@ -216,7 +216,7 @@ bool copy_in(const Request& request, DeviceArray* arrays, void** pointers, void*
 }
 
 // Whether any argument allows writing into the array of argument `i`.
-bool writable(const Request& request, uint32_t i) {
+bool writable(const Kernel& kernel, const Request& request, uint32_t i) {
     for (uint32_t j = i; j < request.count; ++j) {
         const bool same = j == i || request.arguments[j].same_as == static_cast<int32_t>(i);
         if (same && kernel.parameters[j].role == 'w') return true;
@@ -224,40 +224,40 @@ bool writable(const Request& request, uint32_t i) {
     return false;
 }
 
-void check_arrays(const Request& request, const DeviceArray* arrays) {
+void check_arrays(const Kernel& kernel, const Request& request, const DeviceArray* arrays) {
     for (uint32_t i = 0; i < request.count; ++i) {
         const Argument& argument = request.arguments[i];
         if (kernel.parameters[i].role == 'v' || argument.same_as >= 0 || !arrays[i].guards_hold(i)) continue;
-        if (!writable(request, i) && argument.bytes > 0 && memcmp(argument.data, arrays[i].data(), argument.bytes) != 0) {
+        if (!writable(kernel, request, i) && argument.bytes > 0 && memcmp(argument.data, arrays[i].data(), argument.bytes) != 0) {
             report("argument %u is a pointer to const, but its array was written", i);
         }
     }
 }
 
-void copy_back(const Request& request, const DeviceArray* arrays) {
+void copy_back(const Kernel& kernel, const Request& request, const DeviceArray* arrays) {
     for (uint32_t i = 0; i < request.count; ++i) {
         const Argument& argument = request.arguments[i];
-        if (kernel.parameters[i].role == 'v' || argument.same_as >= 0 || !writable(request, i)) continue;
+        if (kernel.parameters[i].role == 'v' || argument.same_as >= 0 || !writable(kernel, request, i)) continue;
         if (argument.bytes > 0) memcpy(argument.data, arrays[i].data(), argument.bytes);
     }
 }
 
-void launch(const Request& request) {
-    if (!configuration_legal(request) || !arguments_fit(request)) return;
+void launch(const Kernel& kernel, const Request& request) {
+    if (!configuration_legal(request) || !arguments_fit(kernel, request)) return;
     DeviceArray arrays[MOST_ARGUMENTS];
     void* pointers[MOST_ARGUMENTS];
     void* values[MOST_ARGUMENTS];
-    if (!copy_in(request, arrays, pointers, values)) return;
+    if (!copy_in(kernel, request, arrays, pointers, values)) return;
     gridDim = {request.grid[0], request.grid[1], request.grid[2]};
     blockDim = {request.block[0], request.block[1], request.block[2]};
     const uint32_t blocks = gridDim.x * gridDim.y * gridDim.z;
     auto* block_order = static_cast<uint32_t*>(malloc(sizeof(uint32_t) * blocks));
     if (block_order == nullptr) return report("no memory for the order of %u blocks", blocks);
-    run_watched(request, values, block_order, blocks);
+    run_watched(kernel, request, values, block_order, blocks);
     free(block_order);
     if (error_text()[0] != '\0') return;
-    check_arrays(request, arrays);
-    if (error_text()[0] == '\0') copy_back(request, arrays);
+    check_arrays(kernel, request, arrays);
+    if (error_text()[0] == '\0') copy_back(kernel, request, arrays);
 }
 
 }  // namespace
@@ -270,18 +270,18 @@ long long nanoseconds() {
 
 }  // namespace fusec_emulator
 
-void fusec_emulator_signature(char* text, size_t capacity) {
+void fusec_emulator_signature(const fusec_emulator::Kernel* kernel, char* text, size_t capacity) {
     using namespace fusec_emulator;
     size_t used = 0;
     text[0] = '\0';
-    for (unsigned i = 0; i < kernel.count && used < capacity; ++i) {
-        const Parameter& p = kernel.parameters[i];
+    for (unsigned i = 0; i < kernel->count && used < capacity; ++i) {
+        const Parameter& p = kernel->parameters[i];
         used += static_cast<size_t>(snprintf(text + used, capacity - used, "%s%c %c %u", i ? ", " : "", p.role, p.kind, p.size));
     }
 }
 
-const char* fusec_emulator_launch(const fusec_emulator::Request* request) {
+const char* fusec_emulator_launch(const fusec_emulator::Kernel* kernel, const fusec_emulator::Request* request) {
     fusec_emulator::clear_error();
-    fusec_emulator::launch(*request);
+    fusec_emulator::launch(*kernel, *request);
     return fusec_emulator::error_text();
 }

@@ -25,11 +25,9 @@ struct Request {
 
 }  // namespace fusec_emulator
 
-#define FUSEC_EMULATOR_EXPORT extern "C" __attribute__((visibility("default")))
-
 // "v i 4, r f 4, ..." : role, kind and size of each parameter.
-FUSEC_EMULATOR_EXPORT void fusec_emulator_signature(char* text, size_t capacity);
+FUSEC_EMULATOR_EXPORT void fusec_emulator_signature(const fusec_emulator::Kernel* kernel, char* text, size_t capacity);
 
 // Runs the grid; returns the empty string, or what went wrong (valid until the next launch). Arrays the kernel may write are
 // written back only after success.
-FUSEC_EMULATOR_EXPORT const char* fusec_emulator_launch(const fusec_emulator::Request* request);
+FUSEC_EMULATOR_EXPORT const char* fusec_emulator_launch(const fusec_emulator::Kernel* kernel, const fusec_emulator::Request* request);

@@ -15,7 +15,6 @@ namespace {
 
 using fusec_emulator::Argument;
 using fusec_emulator::Request;
-using fusec_emulator::kernel;
 
 constexpr int FAILED = 3;
 
@@ -50,7 +49,7 @@ int write_result(const char* path, const Request& request) {
     bool written = file != nullptr;
     for (uint32_t i = 0; written && i < request.count; ++i) {
         const Argument& argument = request.arguments[i];
-        if (kernel.parameters[i].role == 'v' || argument.same_as >= 0) continue;
+        if (fusec_emulator_kernel.parameters[i].role == 'v' || argument.same_as >= 0) continue;
         written = fwrite(argument.data, 1, argument.bytes, file) == argument.bytes;
     }
     if (written && fclose(file) == 0) return 0;
@@ -63,7 +62,7 @@ int write_result(const char* path, const Request& request) {
 int main(int count, char** words) {
     if (count == 2 && strcmp(words[1], "--signature") == 0) {
         static char text[16384];
-        fusec_emulator_signature(text, sizeof(text));
+        fusec_emulator_signature(&fusec_emulator_kernel, text, sizeof(text));
         puts(text);
         return 0;
     }
@@ -73,7 +72,7 @@ int main(int count, char** words) {
     }
     Request request{};
     read_request(words[1], request);
-    const char* error = fusec_emulator_launch(&request);
+    const char* error = fusec_emulator_launch(&fusec_emulator_kernel, &request);
     if (error[0] != '\0') {
         fprintf(stderr, "%s\n", error);
         return FAILED;

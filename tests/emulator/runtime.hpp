@@ -73,7 +73,9 @@ struct Kernel {
     void (*invoke)(void* const* arguments);
 };
 
-// The one kernel of this library or executable; defined by FUSEC_EMULATOR_KERNEL.
-extern const Kernel kernel;
-
 }  // namespace fusec_emulator
+
+#define FUSEC_EMULATOR_EXPORT extern "C" __attribute__((visibility("default")))
+
+// The one kernel of a kernel's library or of an executable; defined by FUSEC_EMULATOR_KERNEL.
+FUSEC_EMULATOR_EXPORT const fusec_emulator::Kernel fusec_emulator_kernel;

@@ -30,6 +30,7 @@ uint32_t visit[MAX_THREADS];   // thread numbers in the order in which they run
 uint32_t thread_count = 0;
 uint32_t current = 0;
 unsigned barriers = 0;         // passed by this block so far
+void (*invoke)(void* const* arguments) = nullptr;
 void* const* kernel_arguments = nullptr;
 
 char error[4096];
@@ -229,7 +230,8 @@ const char* place() {
     return place_text;
 }
 
-bool run_block(FiberPool& fibers, void* const* arguments, Order order, Numbers& numbers) {
+bool run_block(FiberPool& fibers, const Kernel& kernel, void* const* arguments, Order order, Numbers& numbers) {
+    invoke = kernel.invoke;
     kernel_arguments = arguments;
     barriers = 0;
     number_threads();
@@ -246,7 +248,7 @@ bool run_block(FiberPool& fibers, void* const* arguments, Order order, Numbers& 
 
 void thread_main() {
     for (;;) {
-        kernel.invoke(kernel_arguments);
+        invoke(kernel_arguments);
         check_copies();
         threads[current].state = State::LEFT;
         suspend();

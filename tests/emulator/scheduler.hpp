@@ -28,7 +28,7 @@ void report(const char* format, ...) __attribute__((format(printf, 1, 2)));
 const char* place();
 
 // Makes the block of gridDim and blockDim at blockIdx run to its end; false after an error.
-bool run_block(FiberPool& fibers, void* const* arguments, Order order, Numbers& numbers);
+bool run_block(FiberPool& fibers, const Kernel& kernel, void* const* arguments, Order order, Numbers& numbers);
 
 // What each fibre of the pool runs, block after block.
 void thread_main();

@@ -14,6 +14,8 @@ from fusec.explain.roofline import marks, peak, roofline
 from fusec.targets.device import Device, in_precision
 from tests.explain.reports import H200, drawings, parts, span, subject
 
+LONG = pytest.param("mobilenet_v2", marks=pytest.mark.thorough)  # takes long to plan
+
 
 def circles(drawing: ElementTree.Element, style: str) -> list[tuple[float, float]]:
     """Centres of the circles of a class, those of the legend left out."""
@@ -49,7 +51,7 @@ def test_a_rest_is_summed_up() -> None:
 
 
 @pytest.mark.parametrize("device", [H200, in_precision(H200, "float16")], ids=lambda d: d.dtype)
-@pytest.mark.parametrize("network", ["lenet5", "vgg_e", "mobilenet_v2", "artcnn_c4f16"])
+@pytest.mark.parametrize("network", ["lenet5", "vgg_e", LONG, "artcnn_c4f16"])
 def test_no_chain_is_above_the_roof(network: str, device: Device) -> None:
     """Nor above the slope of the cache, which is the fastest that memory can be. In half precision it is that of the matrix
     units."""
@@ -65,7 +67,7 @@ def test_no_chain_is_above_the_roof(network: str, device: Device) -> None:
     assert 5 * peak(H200) < peak(in_precision(H200, "float16")) < 989e12  # the data sheet's, dense
 
 
-@pytest.mark.parametrize("network", ["lenet5", "vgg_e", "mobilenet_v2", "resnet18"])
+@pytest.mark.parametrize("network", ["lenet5", "vgg_e", LONG, "resnet18"])
 def test_the_roofline_is_logarithmic_on_both_axes(network: str) -> None:
     given = subject(network)
     found = marks(given.report, given.layerwise)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.fuzz.onnx_fuzz import check, watch
 from tests.fuzz.onnx_mutations import damaged, seeds
 
-COUNT = 1000
+COUNT = 500
 
 
 @pytest.fixture(scope="module")

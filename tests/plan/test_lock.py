@@ -95,7 +95,7 @@ def test_names_that_mean_something_in_yaml(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("device", [CPU, H200], ids=lambda d: d.name)
-@pytest.mark.parametrize("name", ["lenet5", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["lenet5", "fsrcnn_x2", pytest.param("mobilenet_v2", marks=pytest.mark.thorough)])
 def test_the_source_does_not_depend_on_the_planner(name: str, device: Device, tmp_path: Path,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     """A planner with other constants plans otherwise, but makes the same of a lockfile, byte for byte."""

@@ -333,15 +333,21 @@ class TestAsked:
         assert self.cut(offered, net.graph(), T4) == [tuple(part.split("..")) for part in offered.split(",")]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "mobilenet_v2" else n for n in SHIPPED])
-def test_shipped_networks_on_every_device(name: str) -> None:
+KINDS = (H200, T4, CPU)  # one device of each kind
+LONG = {"mobilenet_v1": H200, "mobilenet_v2": T4, "resnet18": CPU, "vgg_e": T4}  # planned long: for one kind without --thorough
+
+
+@pytest.mark.parametrize(("name", "kinds"), [
+    *(pytest.param(n, KINDS, id=n, marks=pytest.mark.thorough if n in LONG else ()) for n in SHIPPED),
+    *(pytest.param(n, (device,), id=f"{n}-{device.name}") for n, device in LONG.items())])
+def test_shipped_networks_on_every_device(name: str, kinds: tuple[Device, ...]) -> None:
     """Layer by layer and fused as far as possible on all devices, auto on one of each kind: legal, and auto not slower."""
     simple = shipped(name)
     graph, nominal = simple.graph, nominal_for(simple.graph)
     known: dict[object, tuple[Planned, ...]] = {}  # equal chains have equal plans
     for device in (*DEVICES.values(), CPU):
         found = {mode: partition(graph, mode, device, nominal=nominal) for mode in ("none", "all")}
-        if device in (H200, T4, CPU):
+        if device in kinds:
             found["auto"] = partition(graph, "auto", device, nominal=nominal)
         seconds: dict[str, list[float]] = {}
         for mode, chains in found.items():

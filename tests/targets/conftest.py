@@ -17,14 +17,15 @@ GENERATED = [name for name in RUNNERS if name != "interpreter"]
 
 
 # Kernels of the two half types differ in one file of a few lines: these tests run in float16 alone without --thorough.
-ONE_HALF = ("test_padding.py", "test_layers.py", "test_networks.py")
+# Random networks, planes and what is beyond the range run in both.
+ONE_HALF = ("test_padding.py", "test_layers.py", "test_networks.py", "test_rounding.py")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the repetitions in bfloat16, but those of layers between others."""
+    """Mark the repetitions in bfloat16."""
     for item in items:
-        if item.path.name in ONE_HALF and "emulated-bfloat16" in item.name and not item.name.endswith("-between]"):
+        if item.path.name in ONE_HALF and "emulated-bfloat16" in item.name:
             item.add_marker(pytest.mark.thorough)
 
 

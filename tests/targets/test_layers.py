@@ -7,8 +7,10 @@ compared exactly, the others with a tolerance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,9 +192,14 @@ def reads_whole_scratch(case: Case, between: bool) -> bool:
     return between and isinstance(case.layer, L.GlobalPool2d)
 
 
-@pytest.mark.parametrize("between", [False, True], ids=["alone", "between"])
+# Alone with the usual mapping and between others with that of a small grid or of narrower vectors; the other way round with
+# --thorough.
+@pytest.mark.parametrize(("between", "machine"), [
+    pytest.param(False, 0, id="alone"), pytest.param(True, 1, id="between"),
+    pytest.param(False, 1, id="alone-other", marks=pytest.mark.thorough),
+    pytest.param(True, 0, id="between-other", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("name", CASES)
-def test_layer(target: Runner, name: str, between: bool) -> None:
+def test_layer(target: Runner, name: str, between: bool, machine: int) -> None:
     case = CASES[name]
     if reads_whole_scratch(case, between):
         case = Case(case.layer, case.channels, case.side, True, case.exact)
@@ -201,15 +208,21 @@ def test_layer(target: Runner, name: str, between: bool) -> None:
         assert isinstance(case.layer, L.Identity)
         return
     staged = ("x",) if between else ()
-    for machine in target.machines[:2]:
-        check(target, machine, graph, tiles(graph, 4, 5, 2), staged, images(case, 3), case.exact)
+    check(target, target.machines[machine], graph, tiles(graph, 4, 5, 2), staged, images(case, 3), case.exact)
 
 
 JOINS = (L.Add(), L.Sub(), L.Mul(), L.Div(), L.Min(), L.Max())
+USUAL_JOINS = ((1, 6, 1), (6, 1, None), (6, 6, 1))  # either operand is the small one along either axis; others with --thorough
 
 
-@pytest.mark.parametrize("pixels", [1, None], ids=["one pixel", "all pixels"])
-@pytest.mark.parametrize(("channels", "others"), [(1, 6), (6, 1), (6, 6), (1, 1)], ids=str)
+def join_sizes() -> Iterator[Any]:
+    for channels, others, pixels in product((1, 6), (1, 6), (1, None)):
+        rare = (channels, others, pixels) not in USUAL_JOINS
+        yield pytest.param(channels, others, pixels, marks=pytest.mark.thorough if rare else (),
+                           id=f"{channels}-{others}-{'one pixel' if pixels else 'all pixels'}")
+
+
+@pytest.mark.parametrize(("channels", "others", "pixels"), list(join_sizes()))
 @pytest.mark.parametrize("layer", JOINS, ids=lambda layer: layer.kind)
 def test_one_channel_or_pixel_goes_with_all(target: Runner, layer: L.Layer, channels: int, others: int, pixels: int | None,
                                             ) -> None:

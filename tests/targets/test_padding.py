@@ -1,7 +1,8 @@
 """Padding in the middle of a chain: outside the image a tensor is what its reader pads with, never a computed value.
 
 Every case has several tiles, most of them at a border, with biases and activations that would make computed values there differ
-from any padding; values are integers and compared exactly.
+from any padding; values are integers and compared exactly. Without --thorough every network is cut in every way, but not with
+every size of a tile.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fusec.schedule.verify import verify
 from tests.harness import Floats, Runner, chain_reference
 from tests.small_networks import conv, image_of, max_pool, network, whole_chain
 
+thorough = pytest.mark.thorough
 ODD = L.Padding(2, 0, 0, 3)  # of another width on each side
 
 
@@ -135,7 +137,7 @@ def check(target: Runner, graph: LayerGraph, tile: Tile, staged: tuple[str, ...]
         np.testing.assert_array_equal(target.run(schedule, {"x": x}), wanted)
 
 
-@pytest.mark.parametrize("staged", [(), ("x",)], ids=["direct", "staged"])
+@pytest.mark.parametrize("staged", [pytest.param((), id="direct"), pytest.param(("x",), id="staged", marks=thorough)])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_small_tiles_of_any_image(target: Runner, name: str, staged: tuple[str, ...]) -> None:
     """Tiles of 4x8: the border crosses most of them; images smaller than a tile, of one row, of several tiles."""
@@ -144,8 +146,9 @@ def test_small_tiles_of_any_image(target: Runner, name: str, staged: tuple[str, 
     check(target, graph, tile, staged, *(image_of(graph, h, w, 3) for h, w in ((13, 21), (1, 17), (5, 3), (8, 16))))
 
 
-@pytest.mark.parametrize("staged", [(), ("x",)], ids=["direct", "staged"])
-@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize(("times", "staged"), [
+    pytest.param(1, (), id="1-direct"), pytest.param(3, ("x",), id="3-staged"),
+    pytest.param(1, ("x",), id="1-staged", marks=thorough), pytest.param(3, (), id="3-direct", marks=thorough)])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_strips_of_any_image(target: Runner, name: str, times: int, staged: tuple[str, ...]) -> None:
     """Strips of 12 rows walked down in short and in long steps: borders above, below, and inside a step."""
@@ -164,7 +167,7 @@ def test_one_strip_for_a_whole_image(target: Runner, name: str) -> None:
     check(target, graph, tile, ("x",), image_of(graph, 9, 7, 3), step=step)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("channels", [6, *(pytest.param(n, marks=thorough) for n in (1, 2))])
 @pytest.mark.parametrize("name", ENDS)
 def test_strips_of_channel_tiles(target: Runner, name: str, channels: int) -> None:
     block = target.device.layout.block
@@ -181,7 +184,7 @@ def test_one_tile_for_a_whole_image(target: Runner, name: str) -> None:
     check(target, graph, tile, ("x",), image_of(graph, 9, 7, 3))
 
 
-@pytest.mark.parametrize("axis", L.Axis)
+@pytest.mark.parametrize("axis", [L.Axis.Y, pytest.param(L.Axis.X, marks=thorough)])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_whole_along_one_axis(target: Runner, name: str, axis: L.Axis) -> None:
     graph = GRAPHS[name](8, 12)
@@ -190,7 +193,7 @@ def test_whole_along_one_axis(target: Runner, name: str, axis: L.Axis) -> None:
     check(target, graph, Tile(1, shape.channels, *sides), (), image_of(graph, 8, 12, 2))
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("channels", [2, 3, *(pytest.param(n, marks=thorough) for n in (1, 4, 6))])
 @pytest.mark.parametrize("name", ENDS)
 def test_channel_tiles(target: Runner, name: str, channels: int) -> None:
     """The last stage in slices of its channels, some across and some inside groups; slices of planes are planes."""
@@ -203,7 +206,7 @@ UP = L.ConvTranspose2d((3, 3), (2, 2), out_channels=4)
 PIXELS = {"global_avg_pool2d": L.GlobalAvgPool2d(), "linear": L.Linear(5), "wide linear": L.Linear(5), "flatten": L.Flatten()}
 
 
-@pytest.mark.parametrize("tile", [(4, 4), (4, 8), (8, 4), (8, 8)], ids=str)
+@pytest.mark.parametrize("tile", [(4, 8), (8, 4), *(pytest.param(t, marks=thorough) for t in ((4, 4), (8, 8)))], ids=str)
 @pytest.mark.parametrize("name", PIXELS)
 def test_one_pixel_in_a_box_that_moves(target: Runner, name: str, tile: tuple[int, int]) -> None:
     """Tiles of what a single pixel is enlarged to: most of a tile's box of the pixel lies outside, for some tiles all of it."""

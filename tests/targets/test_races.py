@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,10 +85,16 @@ def run_padded(target: Runner, name: str, tile: Tile, step: int | None, images: 
     np.testing.assert_array_equal(target.run(schedule, {"x": x}), wanted)
 
 
+def walks() -> Iterator[Any]:
+    """Networks in strips and their ends in tiles, the other way round with --thorough."""
+    for name, walked in product((*GRAPHS, *ENDS), (False, True)):
+        marks = pytest.mark.thorough if walked == (name in ENDS) else ()
+        yield pytest.param(name, walked, marks=marks, id=f"{name}-{'strips' if walked else 'tiles'}")
+
+
 @sanitized
 @pytest.mark.parametrize("target", [EmulatedCuda(sanitize=True), Cpu(sanitize=True)], ids=str)
-@pytest.mark.parametrize("walked", [False, True], ids=["tiles", "strips"])
-@pytest.mark.parametrize("name", [*GRAPHS, *ENDS])
+@pytest.mark.parametrize(("name", "walked"), list(walks()))
 def test_padded_chains_under_sanitizers(target: Runner, name: str, walked: bool) -> None:
     run_padded(target, name, Tile(2, 6 if name in ENDS else 0, 8, 8), int(walked) or None, (7, 11, 3))
 

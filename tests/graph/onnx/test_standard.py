@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from fusec.graph.read_onnx import read_onnx
 
 REFUSED = Path(__file__).with_name("refused.txt")
 ALSO = {"QuantizeLinear", "DequantizeLinear"}  # that have to be refused in plain words
-PARTS = 6  # the tests are cut into, so that several processes share them
+PARTS, USUAL = 6, 2  # that the tests are cut into, and the first of them, which run without --thorough
 FOLDERS = ("pytorch-converted", "pytorch-operator", "simple")
 
 Run = Callable[[LayerGraph], Callable[..., Any]]
@@ -111,22 +111,34 @@ def test_all_of_them_by_the_reference(request: pytest.FixtureRequest) -> None:
     assert len(found) - len(refused) >= 120
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(PARTS))
-def test_what_passes_passes_on_the_cpu(part: int) -> None:
-    """With kernels that are generated and compiled."""
+def passing() -> list[str]:
+    """The tests that are not refused, one for each operator or group of them before all others."""
     refused = {line.split(": ")[0] for line in REFUSED.read_text(encoding="utf-8").splitlines()[1:]}
-    for name in [name for name in cases() if name not in refused][part::PARTS]:
-        said = outcome(cases()[name], lambda model: backend.prepare(model, "CPU"))
-        assert said == "passed", name
+    names = [name for name in cases() if name not in refused]
+    first = {frozenset(n.op_type for n in cases()[name][0].graph.node): name for name in reversed(names)}
+    return sorted(names, key=lambda name: name not in first.values())
+
+
+def wrong_on(device: str, names: Iterable[str]) -> dict[str, str]:
+    """What is said of the tests that fail with kernels that are generated and compiled."""
+    said = {name: outcome(cases()[name], lambda model: backend.prepare(model, device)) for name in names}
+    return {name: words for name, words in said.items() if words != "passed"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [*range(USUAL), *(pytest.param(p, marks=pytest.mark.thorough) for p in range(USUAL, PARTS))])
+def test_what_passes_passes_on_the_cpu(part: int) -> None:
+    """The usual parts have every operator."""
+    names = passing()
+    size = -(-len(names) // PARTS)
+    every, usual = ({n.op_type for name in some for n in cases()[name][0].graph.node} for some in (names, names[:USUAL * size]))
+    assert usual == every
+    assert wrong_on("CPU", names[part * size:(part + 1) * size]) == {}
 
 
 @pytest.mark.gpu
 def test_what_passes_passes_on_a_gpu() -> None:
-    refused = {line.split(": ")[0] for line in REFUSED.read_text(encoding="utf-8").splitlines()[1:]}
-    wrong = {name: said for name, case in cases().items() if name not in refused
-             and (said := outcome(case, lambda model: backend.prepare(model, "CUDA"))) != "passed"}
-    assert wrong == {}
+    assert wrong_on("CUDA", passing()) == {}
 
 
 def test_the_interface_runs_single_nodes() -> None:
