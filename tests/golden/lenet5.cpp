@@ -282,6 +282,12 @@ INLINE V leaky_relu(V v, W slope) {
   const V zero = V{}, scaled = v * slope;
   return v < zero ? scaled : v;
 }
+// The same for 0 < slope <= 1.
+template <class V, class W>
+INLINE V shallow_relu(V v, W slope) {
+  const V scaled = v * slope;
+  return v < scaled ? scaled : v;
+}
 template <class V>
 INLINE V clip(V v, float low, float high) {
   const V least_value = V{} + low, most_value = V{} + high;
@@ -660,7 +666,7 @@ struct Stage7 {
   }
 };
 
-extern "C" __attribute__((visibility("default"))) void k_2b0082d7b4c0(
+extern "C" __attribute__((visibility("default"))) void k_5fc9c25e3c72(
     [[maybe_unused]] const float* const* inputs, float* out, [[maybe_unused]] const float* params, const int* sizes,
     long long tile, [[maybe_unused]] float* scratch) {
   const int batch = sizes[0], tiles_y = sizes[1], tiles_x = sizes[2];

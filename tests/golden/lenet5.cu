@@ -27,7 +27,7 @@ template <int OFFSET, int IMAGE, int CHANNEL, int ROW_PITCH, unsigned PAD_BITS, 
 struct Scratch {
   static constexpr bool IN_SCRATCH = true;
   static constexpr int ROWS_HELD = RING;
-  static constexpr int LANES = BLOCK, DEPTH = CHANNELS, PLANE = CHANNEL, SPARE = (BLOCK - CHANNELS % BLOCK) % BLOCK;
+  static constexpr int LANES = BLOCK, DEPTH = CHANNELS, PLANE = CHANNEL, PITCH = ROW_PITCH, SPARE = (BLOCK - CHANNELS % BLOCK) % BLOCK;
   value_t* data;
   int n0, batch, c0, y0, x0, height, width, first = 0, phase = 0;
 
@@ -127,6 +127,7 @@ __device__ __forceinline__ Shifted<In, Y, X> shifted(const In& in) { return Shif
 // Channels FIRST and on of a buffer that is written.
 template <int FIRST, class Out>
 struct Channels {
+  static constexpr int LANES = 1;  // that it is asked to pad at once
   const Out& out;
   int first;  // row
   __device__ __forceinline__ void pad(int n, int c, int y, int x) const { out.pad(n, FIRST + c, y, x); }
@@ -164,6 +165,7 @@ __device__ __forceinline__ float minimum(float v, float w) { return v > w ? w : 
 // Pointwise functions of epilogues. A comparison that NaN fails keeps NaN, as the reference does.
 __device__ __forceinline__ float relu(float v) { return maximum(v, 0.0f); }
 __device__ __forceinline__ float leaky_relu(float v, float slope) { return v < 0.0f ? v * slope : v; }
+__device__ __forceinline__ float shallow_relu(float v, float slope) { return maximum(v, v * slope); }  // 0 < slope <= 1
 __device__ __forceinline__ float clip(float v, float low, float high) { return minimum(maximum(v, low), high); }
 __device__ __forceinline__ float sigmoid(float v) {
   const float e = expf(v < 0.0f ? v : -v);
@@ -232,7 +234,8 @@ __device__ __forceinline__ void fill_border(const Out& out) {
   constexpr int BELOW = (S::TOP + S::BOX_ROWS - S::ROW - S::ROWS) * S::BOX_COLUMNS;
   constexpr int SIDES = S::BOX_COLUMNS - S::COLUMNS, BORDER = ABOVE + BELOW + SIDES * S::ROWS;
   if constexpr (BORDER > 0) {
-    for (int item = threadIdx.x; item < BORDER * S::CHANNELS * S::IMAGES; item += blockDim.x) {
+    constexpr int PLANES = (S::CHANNELS + Out::LANES - 1) / Out::LANES;
+    for (int item = threadIdx.x; item < BORDER * PLANES * S::IMAGES; item += blockDim.x) {
       const int plane = item / BORDER, place = item % BORDER;
       int y, x;
       if (place < ABOVE) {
@@ -244,7 +247,9 @@ __device__ __forceinline__ void fill_border(const Out& out) {
         const int side = (place - ABOVE - BELOW) % WIDTH;
         y = S::ROW + (place - ABOVE - BELOW) / WIDTH, x = side < S::COLUMN ? side : side + S::COLUMNS;
       }
-      if (is_made<S>(out, y)) out.pad(plane / S::CHANNELS, plane % S::CHANNELS, y, x);
+      if (!is_made<S>(out, y)) continue;
+      if constexpr (Out::LANES == 8) pad_plane(out, plane / PLANES, plane % PLANES, y, x);
+      else out.pad(plane / PLANES, plane % PLANES, y, x);
     }
   }
 }
@@ -629,7 +634,7 @@ struct Stage6 {
 };
 
 extern "C" __global__ void __launch_bounds__(192, 2)
-k_021da231cd6b(const value_t* __restrict__ in0, value_t* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
+k_af33d27e1999(const value_t* __restrict__ in0, value_t* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
   extern __shared__ __align__(16) value_t scratch[];
   const int tile = blockIdx.x;
   const int tile_c = tile % 1 * 10;

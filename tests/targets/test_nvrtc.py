@@ -132,10 +132,11 @@ def check(kernel: MappedKernel, source: Source, usage: ResourceUsage) -> None:
 
 
 def check_scratch(kernel: MappedKernel, source: Source) -> None:
-    """The schedule's buffers, then the weights copied behind them, and nothing else; as much as the device has."""
+    """Buffers and rows in pairs, then the weights copied behind them, and nothing else; as much as the device has."""
     device = kernel.device
     scratch = device.element * kernel.scratch
-    end = kernel.schedule.scratch_elements
+    rows = [map(int, found.groups()) for b in kernel.buffers if (found := re.match(r"PairedRows<(\d+), (\d+),", b.type))]
+    end = max([kernel.schedule.scratch_elements, *(first + kernel.schedule.tile.images * size for first, size in rows)])
     for part in kernel.staging:  # words of 4 bytes, to multiples of 16
         assert end <= part.target < end + 16 // device.element
         assert device.element * part.target % 16 == 0

@@ -434,24 +434,24 @@ __device__ __forceinline__ void store_planes(const Out& out, const FragmentSums<
         finish(both, r);
         store_row<S, Out>(Out::ROWS_HELD == 0 ? first + r * Out::PITCH : at + out.row_start(piece.y + r), both);
       }
-      continue;
-    }
-    bool outside[2];
+    } else if constexpr (!S::INSIDE) {
+      bool outside[2];
 #pragma unroll
-    for (int h = 0; h < 2; ++h) outside[h] = !S::INSIDE && unsigned(out.x0 + place(f, lane / 4 + 8 * h).x) >= unsigned(out.width);
+      for (int h = 0; h < 2; ++h) outside[h] = unsigned(out.x0 + place(f, lane / 4 + 8 * h).x) >= unsigned(out.width);
 #pragma unroll
-    for (int r = 0; r < S::BLOCK_Y; ++r) {
-      const int y = piece.y + r;
-      if (!(piece.owns(y) && is_made<S>(out, y))) continue;
-      const bool beyond = !S::INSIDE && unsigned(out.y0 + y) >= unsigned(out.height);
-      unsigned both[S::BLOCK_C][2];
-      finish(both, r);
+      for (int r = 0; r < S::BLOCK_Y; ++r) {
+        const int y = piece.y + r;
+        if (!(piece.owns(y) && is_made<S>(out, y))) continue;
+        const bool beyond = unsigned(out.y0 + y) >= unsigned(out.height);
+        unsigned both[S::BLOCK_C][2];
+        finish(both, r);
 #pragma unroll
-      for (int k = 0; k < S::BLOCK_C; ++k)
+        for (int k = 0; k < S::BLOCK_C; ++k)
 #pragma unroll
-        for (int h = 0; h < 2; ++h)
-          if (beyond || outside[h]) both[k][h] = behind_last<Out>(c + 8 * k, padding);
-      store_row<S, Out>(at + out.row_start(y), both);
+          for (int h = 0; h < 2; ++h)
+            if (beyond || outside[h]) both[k][h] = behind_last<Out>(c + 8 * k, padding);
+        store_row<S, Out>(at + out.row_start(y), both);
+      }
     }
   }
 }
