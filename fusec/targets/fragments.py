@@ -21,15 +21,15 @@ MOST_SUMS = 96  # accumulators of a lane
 MOST_WEIGHTS = 64  # registers of weights held for all filter rows
 OTHER = 44  # registers besides sums, weights and a fragment
 UNROLLED = 192  # products a loop body may hold
-PRODUCT = 1.8  # cycles a multiprocessor takes for an m16n8k16 product
+PRODUCT = 1.76  # cycles a multiprocessor takes for an m16n8k16 product
 FRAGMENT_LOAD, WEIGHT_LOAD = 4.0, 2.0  # cycles of scratch bandwidth: 512 and 256 bytes at 128 a cycle
 GATHER = 26.0  # instructions that collect a fragment of taps
-STORE = 8.7  # instructions of a pair of outputs: epilogue, rounding, place, store
-LATENCY = 95.0  # cycles from the loads of a step to its first product
+STORE = 9.0  # instructions of a pair of outputs: epilogue, rounding, place, store
+LATENCY = 61.0  # cycles from the loads of a step to its first product
 BARRIER = 60.0
-ISSUE = 3.1  # cycles from one instruction of a warp to its next
-POSITION, POSITION_LATENCY = 40.0, 27.0  # instructions of an output of another stage, and cycles a thread takes for it
-WAITING = 2.5  # exponent: 1 if blocks' waiting adds to the units' time, more if that hides it in part
+ISSUE = 2.5  # cycles from one instruction of a warp to its next
+POSITION, POSITION_LATENCY = 38.0, 25.0  # instructions of an output of another stage, and cycles a thread takes for it
+WAITING = 1.5  # exponent: 1 if blocks' waiting adds to the units' time, more if that hides it in part
 
 
 @dataclass(frozen=True)
