@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusec.errors import Infeasible
 from fusec.graph import layers as L
@@ -78,6 +79,28 @@ class Boxes:
     def inside(self) -> Ints:
         """(3, T, N) extents of the largest clipped box: no box holds more of an axis than there is."""
         return np.minimum(self.extent, self.size[:, :, None])
+
+    @cached_property
+    def rows(self) -> Ints:
+        """(T, N) rows of a box made, or read, at a time: in a step of a strip, or in a whole tile."""
+        return np.asarray(np.minimum(self.inside[1], self.fresh))
+
+    @cached_property
+    def passes(self) -> NDArray[np.float64]:
+        """(T, N) times as many rows that a tile makes, or reads, in all: the warm-up of a strip is part of them."""
+        return self.steps + self.early / self.fresh
+
+    @cached_property
+    def share(self) -> NDArray[np.float64]:
+        """(T, N) of the rows of all tiles' boxes, those that lie inside the image and the batch."""
+        images = -(-self.batch // self.images) * self.images
+        return np.asarray(np.minimum(1.0, self.covered[1] / (self.grid[1] * self.passes * self.rows)) * self.batch / images)
+
+    @cached_property
+    def last(self) -> Ints:
+        """(T, N) columns of the last of the tiles side by side."""
+        columns = self.inside[2]
+        return np.asarray(np.clip(self.covered[2] - (self.grid[2] - 1) * columns, 1, columns))
 
 
 def boxes_of(schedule: Schedule, sizes: Mapping[str, tuple[int, int]], batch: int) -> Boxes:

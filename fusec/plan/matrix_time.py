@@ -9,6 +9,7 @@ on an H200 (`benchmarks/calibrate.py`, target half). They are instructions and c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum, auto
@@ -42,43 +43,48 @@ OTHER_REGISTERS = 44.0  # of a lane, besides sums, weights and fragments
 COLUMNS_REGISTERS, COLUMNS = 48.0, 5  # of a lane of a depthwise convolution, besides eight for each filter column and these
 
 # cycles and instructions of a task: a block of fragments
-PRODUCT = 1.55  # cycles of a multiprocessor for an m16n8k16 product
-SERIAL_PRODUCT = 5.2  # cycles of a warp for one, by itself
-ISSUE = 1.6  # cycles of a warp from one instruction to its next
-FRAGMENT_LOAD, WEIGHT_LOAD = 4.0, 2.0  # cycles of scratch or of the first-level cache
-FRAGMENT_ISSUE, WEIGHT_ISSUE = 2.0, 0.9  # instructions
-PAIRED, PAIRED_LOAD = 7.0, 8.0  # instructions, cycles of scratch: rows in pairs
+PRODUCT = 1.36  # cycles of a multiprocessor for an m16n8k16 product
+SERIAL_PRODUCT = 4.85  # cycles of a warp for one, by itself
+ISSUE = 1.68  # cycles of a warp from one instruction to its next
+FRAGMENT_LOAD, WEIGHT_LOAD = 3.0, 1.73  # cycles of scratch or of the first-level cache
+FRAGMENT_ISSUE, WEIGHT_ISSUE = 2.39, 1.67  # instructions
+PAIRED, PAIRED_LOAD = 3.06, 6.83  # instructions, cycles of scratch: rows in pairs
 GATHER, GATHER_LOAD, GATHER_LATENCY = 80.0, 14.0, 300.0  # the same and waiting: few channels without such rows, value by value
-DIRECT, DIRECT_LOAD = 62.0, 13.8  # of a fragment read from device memory
-DIRECT_LATENCY = 562.0  # cycles
-LATENCY = 35.0  # cycles from the loads of a step to its first product
-WEIGHT_LATENCY = 19.0  # more of them where weights are not in scratch
-STORE_MATRIX = 3.0  # instructions of a pair of outputs, into planes in scratch
-STORE_PIXEL = 5.0  # into planes in device memory
-STORE_ROW = 8.0  # into rows there, four columns at a time
-STORE = 25.0  # value by value, and into rows in scratch
-STORE_POOL = 14.0  # into a pool in registers, its share of the pool's own store with it
-TASK = 30.0  # instructions of a task besides
+DIRECT, DIRECT_LOAD = 83.6, 14.9  # of a fragment read from device memory
+DIRECT_LATENCY = 175.0  # cycles
+LATENCY = 9.24  # cycles from the loads of a step to its first product
+WEIGHT_LATENCY = 18.1  # more of them where weights are not in scratch
+STORE_MATRIX = 5.91  # instructions of a pair of outputs, into planes in scratch
+STORE_PIXEL = 5.59  # into planes in device memory
+STORE_ROW = 28.3  # into rows there, four columns at a time
+STORE = 44.4  # value by value, and into rows in scratch
+STORE_POOL = 4.04  # into a pool in registers, its share of the pool's own store with it
+EPILOGUE = 7.35  # for each instruction of an epilogue's step on one value, unless rounding does a lone relu
+TASK = 36.8  # instructions of a task besides
 
 # other stages
-COPY, COPY_ONE = 21.0, 61.0  # instructions of a thread to copy 16 bytes, and one value
-ROW_PIXEL, ROW_VALUE = 26.0, 5.0  # instructions of a pixel copied into rows in pairs, and of each of its values
-ROW_LATENCY = 600.0  # cycles of a turn of those copies, of as many values of a thread:
+COPY, COPY_ONE = 11.8, 215.0  # instructions of a thread to copy 16 bytes, and one value
+ROW_PIXEL, ROW_VALUE = 40.8, 7.78  # instructions of a pixel copied into rows in pairs, and of each of its values
+ROW_LATENCY = 503.0  # cycles of a turn of those copies, of as many values of a thread:
 ROW_BATCH = 8
-ARRIVAL = 38.0  # bytes that a multiprocessor receives per cycle
-OUTPUT, READ = 31.0, 5.8  # instructions for an output of a layer without multiply-adds, and for each value read
-EIGHT, EIGHT_READ = 22.0, 18.0  # the same for eight channels at a time; fitted to sums of two tensors alone
-CONFLICT, CONFLICT_DIRECT = 21.0, 4.4  # cycles for a warp's values of planes in scratch, in device memory
-GROUPED_PRODUCT = 4.0  # instructions for a product without matrix instructions
-ARRIVAL_LATENCY = 630.0  # cycles until a copy of many pieces begins to arrive
-GLOBAL_LATENCY, COPY_LATENCY, READ_LATENCY = 515.0, 274.0, 36.0  # for each output: reads of device memory, copies, of scratch
+ARRIVAL = 39.0  # bytes that a multiprocessor receives per cycle
+OUTPUT, READ = 72.3, 14.5  # instructions for an output of a layer without multiply-adds, and for each value read
+EIGHT, EIGHT_READ = 36.5, 25.0  # the same for eight channels at a time
+DEPTHWISE_LOAD, DEPTHWISE_OUTPUT = 9.56, 166.0  # instructions of a depthwise convolution for eight channels
+DEPTHWISE_LINES, DEPTHWISE_LATENCY = 69.7, 81.8  # of one from device memory: cycles of a warp's load, of a filter row
+SPREAD, SPREAD_LINE = 12.9, 3.99  # eights of channels into rows: instructions of a value, cycles of a warp's row
+CONFLICT, CONFLICT_DIRECT = 6.16, 23.5  # cycles for a warp's values of planes in scratch, in device memory
+GROUPED_PRODUCT = 1.71  # instructions for a product without matrix instructions
+ARRIVAL_LATENCY = 55.5  # cycles until a copy of many pieces begins to arrive
+GLOBAL_LATENCY, COPY_LATENCY, READ_LATENCY = 479.0, 26.0, 5.47  # for each output: reads of device memory, copies, of scratch
 
 # a kernel
-UNITS_LOSS = 0.11  # share of the other units' time that the busiest one does not hide
-WAITING = 1.52  # how well blocks hide each other's waiting: 1 not at all, large perfectly
-STAGE_LATENCY = 184.0  # cycles: barrier, address set-up
-BLOCK_LATENCY = 455.0  # cycles to start a block
-OVERLAP_LOSS = 0.84  # share of the shorter of compute and memory time that the longer one does not hide
+WALKED = 1.12  # strips against tiles, beyond what is counted: rows of line buffers are found again in each step
+UNITS_LOSS = 0.101  # share of the other units' time that the busiest one does not hide
+WAITING = 1.11  # how well blocks hide each other's waiting: 1 not at all, large perfectly
+STAGE_LATENCY = 335.0  # cycles: barrier, address set-up
+BLOCK_LATENCY = 50.6  # cycles to start a block
+OVERLAP_LOSS = 0.62  # share of the shorter of compute and memory time that the longer one does not hide
 CLOCK = 0.886  # of the device's clock, under load
 
 
@@ -141,33 +147,43 @@ def forget() -> None:
 
 @lru_cache(maxsize=256)
 def _convolution(columns: bytes, rows: bytes, channels: bytes, store: bytes, layer: Layer) -> Demand:
-    """A block of fragments for each setting."""
-    extents = (np.frombuffer(v, dtype=np.int64).astype(np.float64) for v in (columns, rows, channels))
-    task = _tasks(layer, *extents)
+    """What the blocks of fragments chosen ask for, for each setting."""
+    task, units, path = _blocks(columns, rows, channels, layer)
     collect, load, wait = _collecting(layer)
-    stores = 2 * task.sums * np.frombuffer(store, dtype=np.float64)
-    issue = task.products * layer.filters.part + task.values * collect + task.weights * WEIGHT_ISSUE + stores + TASK
+    products = task.products * layer.filters.part
+    issue = products + task.values * collect + task.weights * WEIGHT_ISSUE + 2 * task.sums * np.frombuffer(store) + TASK
     waiting = wait + np.where(task.held | layer.resident, 0.0, WEIGHT_LATENCY)
-    alone = task.products * layer.filters.part * SERIAL_PRODUCT + issue * ISSUE + task.waits * waiting
+    alone = products * SERIAL_PRODUCT + issue * ISSUE + task.waits * waiting
     loads = task.values * load + task.weights * WEIGHT_LOAD + 2 * task.sums
     once = task.held * (GLOBAL_LATENCY + layer.filters.steps * layer.filters.kernel[0] * layer.filters.groups)
-    columns_ = np.arange(task.count.shape[1])
-    found = []
+    return Demand(task.count * products * PRODUCT, task.count * issue / 4, task.count * loads,
+                  np.ceil(task.count * (WARP / THREADS)) * alone + once, task.registers, units, path)
+
+
+@lru_cache(maxsize=256)
+def _blocks(columns: bytes, rows: bytes, channels: bytes, layer: Layer) -> tuple[Tasks, Floats, Floats]:
+    """For each setting the tasks of the block of fragments that the mapping chooses, and its estimate: (S, N) each."""
+    extents = (np.frombuffer(v, dtype=np.int64).astype(np.float64) for v in (columns, rows, channels))
+    task = _tasks(layer, *extents)
+    shape = task.count.shape
+    least = np.where(task.fits, task.registers, np.inf).min(axis=0)
+    estimates = {threads: _mapped(task, layer, threads / WARP) for threads in np.unique(THREADS)}
+    found, costs = [], []
     for threads, residents in SETTINGS:
-        units, path = _mapped(task, layer, threads / WARP)
-        room = np.maximum(_registers_left(threads, residents), np.where(task.fits, task.registers, np.inf).min(axis=0))
+        units, path = estimates[threads]
+        room = np.maximum(_registers_left(threads, residents), least)
         cycles = units**MAPPED_WAITING + (path / residents)**MAPPED_WAITING
-        best = np.argmin(np.where(task.fits & (task.registers <= room), cycles, np.inf), axis=0), columns_
-        count = task.count[best]
-        found.append([count * task.products[best] * layer.filters.part * PRODUCT, count * issue[best] / 4, count * loads[best],
-                      np.ceil(count * (WARP / threads)) * alone[best] + once[best], task.registers[best], units[best],
-                      path[best]])
-    return Demand(*(np.stack(rows) for rows in zip(*found, strict=True)))
+        best = np.argmin(np.where(task.fits & (task.registers <= room), cycles, np.inf), axis=0), np.arange(shape[1])
+        found.append(best[0])
+        costs.append((units[best], path[best]))
+    chosen = np.stack(found), np.arange(shape[1])
+    units, path = (np.stack(cost) for cost in zip(*costs, strict=True))
+    return Tasks(*(np.broadcast_to(getattr(task, f.name), shape)[chosen] for f in fields(Tasks))), units, path
 
 
 @dataclass(frozen=True, eq=False)
 class Tasks:
-    """Pieces of a stage for each block of fragments, (B, N): their count, and what one does."""
+    """Pieces of a stage for each block of fragments, (B, N), or for the one chosen, (S, N): their count, and what one does."""
 
     count: Floats
     products: Floats  # those of half a step as whole ones
@@ -280,12 +296,25 @@ def planes(outputs: Floats, reads: float | Floats, extra: float, direct: bool) -
                   GLOBAL_LATENCY if direct else READ_LATENCY)
 
 
-def depthwise(outputs: Floats, kernel: tuple[int, int], extra: float, direct: bool) -> Demand:
-    """A depthwise convolution, eight channels at a time."""
-    taps, registers = kernel[0] * kernel[1], COLUMNS_REGISTERS + 8 * (COLUMNS + kernel[1])
-    made = planes(outputs, taps, extra, direct)
+def spread(made: Demand, outputs: Floats, columns: Ints) -> Demand:
+    """A layer's demand whose eights of channels go into rows of a network's output: value by value, a line for each row."""
+    lines = np.maximum(1.0, WARP / columns)
+    path = made.path + np.ceil(outputs / (8 * THREADS)) * (8 * SPREAD)
+    return replace(made, issue=made.issue + outputs * (SPREAD / (4 * WARP)), path=path,
+                   loads=made.loads + outputs / WARP * lines * SPREAD_LINE)
+
+
+def depthwise(outputs: Floats, kernel: tuple[int, int], stride: int, extra: float, direct: bool) -> Demand:
+    """A depthwise convolution, eight channels of some columns at a time, which wait for each filter row."""
+    taps, loads = kernel[0] * kernel[1], kernel[0] * ((COLUMNS - 1) * stride + kernel[1])
+    items = outputs / (8 * COLUMNS)
+    each = DEPTHWISE_LOAD * loads + 8 * COLUMNS * taps + COLUMNS * (DEPTHWISE_OUTPUT + 8 * extra)
+    lines = DEPTHWISE_LINES if direct else 4.0 * math.gcd(8, COLUMNS * stride)
+    wait = kernel[0] * (DEPTHWISE_LATENCY if direct else READ_LATENCY)
+    made = _plain(outputs, items, each, items / WARP * loads * lines, wait)
     more = (1.5 * taps + 5) / 5  # positions, as the mapping counts them
-    return replace(made, units=made.units * more, alone=made.alone * more, registers=np.full((1, 1), registers))
+    registers = np.full((1, 1), COLUMNS_REGISTERS + 8 * (COLUMNS + kernel[1]))
+    return replace(made, units=made.units * more, alone=made.alone * more, registers=registers)
 
 
 def grouped(outputs: Floats, products: int, extra: float, direct: bool) -> Demand:

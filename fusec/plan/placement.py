@@ -126,6 +126,11 @@ def _fit(lives: Sequence[Life], taken: Ints, order: Iterable[int], height: Ints 
 
 def _slot(size: Ints, starts: Ints, ends: Ints, height: Ints | None) -> Ints:
     """(N,) the lowest place from 0 on, or the highest below `height`, clear of what lies from `starts` to `ends`, (R, N)."""
+    if len(starts) == 1 and height is None:  # the most frequent cases by far: it lies to one side of the only other
+        return np.asarray(np.where(size <= starts[0], 0, ends[0]))
+    if len(starts) == 1 and height is not None:
+        top = height - size
+        return np.asarray(np.maximum(starts[0] - size, np.where((top >= ends[0]) | (height <= starts[0]), top, -1)))
     options = np.vstack([np.zeros_like(size), ends] if height is None else [height - size, starts - size])
     free = ((options[:, None] + size <= starts) | (options[:, None] >= ends)).all(axis=1)
     if height is None:

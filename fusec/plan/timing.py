@@ -111,6 +111,7 @@ class Work:
     depthwise: bool = False
     phases: tuple[int, int] = (1, 1)  # of a transposed convolution made as an ordinary one, whose channels its phases are
     together: int = 1  # values a thread moves in the time of one
+    spread: bool = False  # its channels go into rows of a network's output
     direct: bool = False  # reads device memory
     source: Access | None = None  # on a GPU, how it moves through an input there
     target: Access | None = None  # and through its output there
@@ -142,7 +143,7 @@ def time_of(chain: Chain, boxes: Boxes, staged: Collection[str], scratch: Ints, 
     loss = OVERLAP_LOSS[device.target]
     if device.matrix:
         compute, blocks = _matrix(chain, stages, boxes, paired_rows(chain, boxes, staged, device), scratch, device)
-        loss = matrix_time.OVERLAP_LOSS
+        compute, loss = compute * (matrix_time.WALKED if boxes.folded else 1.0), matrix_time.OVERLAP_LOSS
     elif device.target == "cuda":
         taken = scratch + copied_bytes(chain, device) + BLOCK_RESERVE
         compute, blocks = _cuda(works, boxes.tiles, boxes.steps + boxes.warm_up, device.scratch_per_core // taken, device)
@@ -172,13 +173,9 @@ def _load(chain: Chain, boxes: Boxes, tensor: str, device: Device) -> Work:
 def _made(boxes: Boxes, tensor: str) -> tuple[Ints, Ints, Floats, Floats, Ints, Ints]:
     """The first fields of `Work`; the rows a tile makes in all include the warm-up of a strip."""
     i = boxes.index[tensor]
-    channels, rows, columns = boxes.inside[:, i]
-    fresh, passes = np.minimum(rows, boxes.fresh[i]), boxes.steps + boxes.early[i] / boxes.fresh[i]
-    _, down, across = boxes.grid
-    images = -(-boxes.batch // boxes.images) * boxes.images
-    share = np.minimum(1.0, boxes.covered[1, i] / (down * passes * fresh)) * boxes.batch / images
-    last = np.clip(boxes.covered[2, i] - (across - 1) * columns, 1, columns)
-    return boxes.images, np.stack([channels, fresh, columns]), passes, share, across, last
+    channels, _, columns = boxes.inside[:, i]
+    return (boxes.images, np.stack([channels, boxes.rows[i], columns]), boxes.passes[i], boxes.share[i], boxes.grid[2],
+            boxes.last[i])
 
 
 def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool: Node | None, device: Device) -> Work:
@@ -189,7 +186,7 @@ def _work(chain: Chain, boxes: Boxes, node: Node, staged: Collection[str], pool:
     window = pool.layer.kernel if pool is not None and isinstance(pool.layer, L.Windowed) else (1, 1)
     if pool is not None:
         extra += ACTIVATION_COST * len(pool.epilogue) / (window[0] * window[1])
-    made = Work(*_made(boxes, node.name), extra=extra, direct=bool(far), pool=window,
+    made = Work(*_made(boxes, node.name), extra=extra, direct=bool(far), pool=window, spread=node.name in chain.graph.outputs,
                 source=_access(chain, boxes, far[0], device) if far else None,
                 target=_access(chain, boxes, chain.output, device) if chain.output in (node.name, pool and pool.name) else None)
     inputs = inputs_per_output(chain.graph, node)
@@ -345,7 +342,7 @@ def _store(chain: Chain, made: Work, node: Node, pool: Node | None, device: Devi
     """Instructions of a pair of outputs by matrix instructions, by where they go; rounding does a lone relu."""
     graph, columns = chain.graph, made.box[2]
     channels, outside, none = graph.shapes[node.name].channels, node.name == chain.output, np.zeros(len(columns))
-    extra = 0.0 if pool is None and [type(p.layer) for p in node.epilogue] == [L.Relu] else 2 * made.extra
+    extra = 0.0 if pool is None and [type(p.layer) for p in node.epilogue] == [L.Relu] else matrix_time.EPILOGUE * made.extra
     if pool is not None:
         return none + matrix_time.STORE_POOL + extra
     rows = channels <= FEW_CHANNELS or (outside and node.name in graph.outputs)
@@ -393,11 +390,15 @@ def _matrix_demand(work: Work, rows: PairedRows | None, resident: bool) -> matri
         return matrix_time.either(rows.fits, paired, _fragments(work, matrix_time.Source.VALUES, resident))
     if not work.inputs:
         if work.together == PLANES_TOGETHER:
-            return matrix_time.planes(work.outputs, work.reads, work.extra, work.direct)
+            return _spread(work, matrix_time.planes(work.outputs, work.reads, work.extra, work.direct))
         return matrix_time.other(work.outputs, work.together, work.reads, work.extra, work.direct)
     if work.depthwise:
-        return matrix_time.depthwise(work.outputs, work.kernel, work.extra, work.direct)
+        return _spread(work, matrix_time.depthwise(work.outputs, work.kernel, work.stride, work.extra, work.direct))
     return matrix_time.grouped(work.outputs, work.inputs * work.kernel[0] * work.kernel[1], work.extra, work.direct)
+
+
+def _spread(work: Work, made: matrix_time.Demand) -> matrix_time.Demand:
+    return matrix_time.spread(made, work.outputs, work.box[2]) if work.spread else made
 
 
 def _fragments(work: Work, source: matrix_time.Source, resident: bool) -> matrix_time.Demand:
