@@ -35,9 +35,9 @@ MORE = np.append(np.where(LONE[1:] == LONE[:-1], RESIDENTS[1:, 0], np.inf), np.i
 BLOCKS = ((1, 1, 4), (1, 2, 4), (1, 4, 4), (1, 3, 2), (1, 5, 2), (1, 6, 2), (1, 7, 2), (1, 8, 2), (1, 1, 16), (1, 2, 16),
           (1, 3, 16), (2, 2, 2), (2, 3, 2), (2, 6, 1), (2, 8, 1))  # fragments side by side, rows, groups of channels at most
 MOST_SUMS, MOST_WEIGHTS, UNROLLED = 96, 64, 192  # registers of sums, of weights for all filter rows; products of a loop body
-MAPPED_PRODUCT, MAPPED_GATHER, MAPPED_STORE, MAPPED_TASK, MAPPED_LATENCY, MAPPED_BARRIER = 1.8, 26.0, 8.7, 40.0, 95.0, 60.0
+MAPPED_PRODUCT, MAPPED_GATHER, MAPPED_STORE, MAPPED_TASK, MAPPED_LATENCY, MAPPED_BARRIER = 1.76, 26.0, 9.0, 40.0, 61.0, 60.0
 MAPPED_LOAD, MAPPED_GATHER_LOAD, MAPPED_WEIGHT = 4.0, 8.0, 2.0
-MAPPED_ISSUE, MAPPED_POSITION, MAPPED_POSITION_LATENCY, MAPPED_WAITING = 3.1, 40.0, 27.0, 2.5
+MAPPED_ISSUE, MAPPED_POSITION, MAPPED_POSITION_LATENCY, MAPPED_WAITING = 2.5, 38.0, 25.0, 1.5
 MOST_RESIDENTS = 16
 OTHER_REGISTERS = 44.0  # of a lane, besides sums, weights and fragments
 COLUMNS_REGISTERS, COLUMNS = 48.0, 5  # of a lane of a depthwise convolution, besides eight for each filter column and these

@@ -708,44 +708,57 @@ struct PairedRows {
   __device__ __forceinline__ value_t* row(int n, int y) const { return data + OFFSET + n * IMAGE + y * 2 * ROW_PITCH; }
 };
 
-// Copy ROWS rows of COLUMNS columns from FIRST_Y and FIRST_X on; zeros outside the image and the batch. A thread has the loads of
-// several pixels under way.
+// Copy ROWS rows of COLUMNS columns from FIRST_Y and FIRST_X on; zeros outside the image and the batch. A row is a warp's, which has
+// the loads of several under way.
 template <class S, class Out, class In>
 __device__ __forceinline__ void pair_rows(const Out& out, const In& in) {
-  constexpr unsigned COUNT = S::IMAGES * S::ROWS * S::COLUMNS, BATCH = S::DEEP == 1 ? 8 : 4;
+  constexpr int COUNT = S::IMAGES * S::ROWS, TURNS = (S::COLUMNS + 31) / 32;
+  constexpr int BATCH = TURNS * S::DEEP < 8 ? 8 / (TURNS * S::DEEP) : 1;
+  const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
   long long pitch = 0, row = 0, image = 0;  // from one channel, row and image to the next
   if constexpr (In::IN_SCRATCH) {
     pitch = In::PLANE, row = In::PITCH, image = in.index(1, 0, 0, 0) - in.index(0, 0, 0, 0);
   } else {
     row = in.width, pitch = row * in.height, image = pitch * In::DEPTH;
   }
-  const auto* const origin = in.data + in.index(0, 0, S::FIRST_Y, S::FIRST_X);
+  const auto* const origin = in.data + in.index(0, 0, S::FIRST_Y, S::FIRST_X) + lane;
 #pragma unroll 1
-  for (unsigned first = threadIdx.x; first < COUNT; first += BATCH * blockDim.x) {
-    value_t v[BATCH][S::DEEP];
+  for (int first = threadIdx.x / 32; first < COUNT; first += BATCH * warps) {
+    value_t v[BATCH][TURNS][S::DEEP];
 #pragma unroll
-    for (unsigned i = 0; i < BATCH; ++i) {
-      const unsigned item = first + i * blockDim.x;
-      const int x = item % S::COLUMNS, y = item / S::COLUMNS % S::ROWS, n = item / (S::COLUMNS * S::ROWS);
-      const auto* at = origin + (y * int(row) + x) + (S::IMAGES > 1 ? n * image : 0);
-      bool there = item < COUNT;
-      if constexpr (!In::IN_SCRATCH) there = there && in.inside(y + S::FIRST_Y, x + S::FIRST_X) && in.n0 + n < in.batch;
+    for (int i = 0; i < BATCH; ++i) {
+      const int line = first + i * warps, n = S::IMAGES > 1 ? line / S::ROWS : 0, y = S::IMAGES > 1 ? line % S::ROWS : line;
+      const auto* const at = origin + y * row + n * image;
+      bool whole = line < COUNT;
+      if constexpr (!In::IN_SCRATCH)
+        whole = whole && unsigned(in.y0 + S::FIRST_Y + y) < unsigned(in.height) && in.n0 + n < in.batch;
 #pragma unroll
-      for (int c = 0; c < S::DEEP; ++c) {
-        if constexpr (In::IN_SCRATCH) v[i][c] = there ? at[c * pitch] : value_t(0);
-        else v[i][c] = there ? __ldg(at + c * pitch) : value_t(0);
+      for (int t = 0; t < TURNS; ++t) {
+        const int x = lane + 32 * t;
+        bool there = whole && x < S::COLUMNS;
+        if constexpr (!In::IN_SCRATCH) there = there && unsigned(in.x0 + S::FIRST_X + x) < unsigned(in.width);
+#pragma unroll
+        for (int c = 0; c < S::DEEP; ++c) {
+          if constexpr (In::IN_SCRATCH) v[i][t][c] = there ? at[32 * t + c * pitch] : value_t(0);
+          else v[i][t][c] = there ? __ldg(at + 32 * t + c * pitch) : value_t(0);
+        }
       }
     }
 #pragma unroll
-    for (unsigned i = 0; i < BATCH; ++i) {
-      const unsigned item = first + i * blockDim.x;
-      if (item >= COUNT) break;
-      const int x = item % S::COLUMNS, y = item / S::COLUMNS % S::ROWS, n = item / (S::COLUMNS * S::ROWS);
-      value_t* to = out.row(n, y) + x * S::DEEP;
+    for (int i = 0; i < BATCH; ++i) {
+      const int line = first + i * warps, n = S::IMAGES > 1 ? line / S::ROWS : 0, y = S::IMAGES > 1 ? line % S::ROWS : line;
+      if (line >= COUNT) break;
+      value_t* const to = out.row(n, y) + lane * S::DEEP;
 #pragma unroll
-      for (int c = 0; c < S::DEEP; ++c) {
-        to[c] = v[i][c];
-        if (c > 0 || x > 0) to[Out::PITCH + c - 1] = v[i][c];
+      for (int t = 0; t < TURNS; ++t) {
+        const int x = lane + 32 * t;
+        if (x >= S::COLUMNS) break;
+#pragma unroll
+        for (int c = 0; c < S::DEEP; ++c) {
+          const int place = 32 * t * S::DEEP + c;
+          to[place] = v[i][t][c];
+          if (c > 0 || x > 0) to[Out::PITCH + place - 1] = v[i][t][c];
+        }
       }
     }
   }
@@ -1472,7 +1485,7 @@ struct Stage6 {
 };
 
 extern "C" __global__ void __launch_bounds__(192, 3)
-k_3fd8eac2f0a9(const value_t* __restrict__ in0, value_t* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
+k_09aded4ea26d(const value_t* __restrict__ in0, value_t* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
   extern __shared__ __align__(16) value_t scratch[];
   const int tile = blockIdx.x;
   const int tile_c = tile % 1 * 10;
