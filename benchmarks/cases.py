@@ -5,6 +5,7 @@ Needs neither PyTorch nor CuPy, so that processes which do without them can impo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from prefixes import prefix
 
 from fusec.graph.graph import LayerGraph
-from fusec.pipeline import Plan, choose_device, plan, read
+from fusec.pipeline import Generated, Plan, Shape4, choose_device, plan, read
+from fusec.runtime.workload import Step, arrange
+from fusec.schedule.ir import Schedule
 
 LIBRARY, COMPILER, XLA = "cudnn", "inductor", "xla"
 PEERS = (LIBRARY, COMPILER, XLA)
@@ -26,7 +29,7 @@ class Case:
     """A network up to layer `last` (all of it when None), and the shape it is run on."""
 
     network: str
-    shape: tuple[int, int, int, int]
+    shape: Shape4
     last: str | None = None
     peers: tuple[str, ...] = PEERS  # autotuning compilers take up to minutes a network
     calls: int = 1  # in one CUDA graph: several where one is shorter than a launch
@@ -82,6 +85,13 @@ HALF_CASES = {
     "srvgg_720p": Case(str(HERE / "srvgg.yaml"), (1, 3, 720, 1280)),
     "dncnn_1080p": Case(str(HERE / "dncnn.yaml"), (1, 1, 1080, 1920)),
 }
+
+
+def launched(generated: Generated, shape: Shape4) -> Iterator[tuple[Schedule, Step]]:
+    """The launches of a build at a shape: of every chain the schedule that runs, and how."""
+    steps = arrange(generated.program, shape[0], (shape[2:],)).steps
+    for item, step in zip(generated.plan.chains, steps, strict=True):
+        yield item.variants[step.launch.variants.index(step.variant)].schedule, step
 
 
 def cases_of(dtype: str) -> dict[str, Case]:

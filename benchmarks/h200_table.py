@@ -16,11 +16,10 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
-from cases import PEERS, Case  # noqa: E402
+from cases import PEERS, Case, launched  # noqa: E402
 
 from fusec.pipeline import Generated  # noqa: E402
 from fusec.plan.cost import layer_multiply_adds  # noqa: E402
-from fusec.runtime.workload import arrange  # noqa: E402
 
 OPERATIONS = 790e12  # a second: a large product of matrices of 16-bit elements on an H200, measured
 BANDWIDTH = 4.3e12  # bytes a second: a large copy in an H200's memory, read and written, measured
@@ -68,14 +67,10 @@ def floor(case: Case, dtype: str) -> dict[str, Any]:
 
 def schedules(generated: Generated, shape: tuple[int, int, int, int]) -> list[dict[str, Any]]:
     """The launches of a build at a shape: of every chain the variant that runs."""
-    program, rows = generated.program, []
-    workload = arrange(program, shape[0], (shape[2:],))
-    for item, step in zip(generated.plan.chains, workload.steps, strict=True):
-        schedule = item.variants[step.launch.variants.index(step.variant)].schedule
-        rows.append({"chain": step.launch.label, "tile": step.variant.tile, "step": schedule.step,
-                     "execution": schedule.execution.value, "threads": step.variant.threads, "tiles": step.tiles,
-                     "scratch_bytes": program.element * step.variant.scratch})
-    return rows
+    return [{"chain": step.launch.label, "tile": step.variant.tile, "step": schedule.step,
+             "execution": schedule.execution.value, "threads": step.variant.threads, "tiles": step.tiles,
+             "scratch_bytes": generated.program.element * step.variant.scratch}
+            for schedule, step in launched(generated, shape)]
 
 
 def judge(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
