@@ -3,9 +3,9 @@
     compile  a network compiled with an empty cache (plan, generate, NVRTC) in a fresh process; its imports are timed apart
     load     the folder of that model opened in a fresh process and put on the GPU; importing CuPy and starting CUDA apart
     lines    of every generated kernel of every network of `h200.py --dtype float16`
-    sizes    one build run at several sizes: bit for bit what a build planned for the size gives, and what the same build gives
-             for a crop of the image; within the tolerance of the float64 reference, of large images in crops that are as much
-             larger than what is compared as the network sees
+    sizes    one build, up to its last clip, run at several sizes: bit for bit what a build planned for the size gives, and what
+             the same build gives for a crop of the image; within the tolerance of the float64 reference, of large images in
+             crops that are as much larger than what is compared as the network sees
     memory   of the GPU in use after a run, in a fresh process for each of those networks, beside input, output and weights
 
 `sizes` and `memory` need a GPU; without one the others are measured too, as far as they go.
@@ -31,11 +31,14 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).
 
 from cases import ARCH, HALF_CASES  # noqa: E402
 from h200_table import TOLERANCE  # noqa: E402
+from prefixes import prefix  # noqa: E402
 
+from fusec.graph import layers as L  # noqa: E402
 from fusec.runtime.cuda import gpu  # noqa: E402
 
 DTYPE = "float16"
 COMPILED, SIZED = "artcnn_c4f32", "artcnn_c4f16"
+UNCLIPPED = "depth_to_space"  # the sized network's layer before its clip, which makes most values 0 and hides what they were
 SIZES = ((360, 640), (1080, 1920), (2160, 3840), (1, 1))  # height, width
 WHOLE = 640 * 360  # pixels up to which the whole image is compared with the reference
 SIDE = 64  # pixels of the crops compared of larger ones
@@ -146,7 +149,8 @@ def check_lines() -> dict[str, Any]:
     for name, case in HALF_CASES.items():
         made = generate(case.plan(DTYPE, "auto", arch()))
         found[name] = lines = {source.entry: len(source.text.splitlines()) for source in made.sources}
-        print(f"lines {name}: {', '.join(map(str, lines.values()))} ({_wanted(max(lines.values()), LINES, ' lines')})", flush=True)
+        most = _wanted(max(lines.values()), LINES, " lines")
+        print(f"lines {name}: {', '.join(map(str, lines.values()))} ({most})", flush=True)
     return found
 
 
@@ -155,9 +159,9 @@ def check_sizes() -> dict[str, Any]:
     from fusec.graph.reference import run
     from fusec.pipeline import build_and_link, choose_device, generate, plan, read
 
-    graph, device = read(SIZED, missing="random"), choose_device("cuda", DTYPE)
+    graph, device = prefix(read(SIZED, missing="random"), UNCLIPPED), choose_device("cuda", DTYPE)
     model = build_and_link(generate(plan(graph, device)))
-    margin = sum(max(n.layer.kernel) * max(n.layer.dilation) for n in graph.layers if hasattr(n.layer, "kernel"))
+    margin = sum(max(n.layer.window(a).span for a in L.Axis) for n in graph.layers if isinstance(n.layer, L.Windowed))
     found: dict[str, Any] = {}
     for height, width in SIZES:
         x = np.random.default_rng(0).random((1, graph.shapes[graph.inputs[0].name].channels, height, width)).astype(DTYPE)
@@ -174,7 +178,7 @@ def check_sizes() -> dict[str, Any]:
             row["crops"].append({
                 "rows": [window[0].start, window[0].stop], "columns": [window[1].start, window[1].stop],
                 "equal_to_crop": same_bits(got, poisoned(model, part)[:, :, *times(inner, scale)]),
-                "relative_error": float(np.linalg.norm(error) / max(np.linalg.norm(wanted), 1e-30)),
+                "relative_error": float(np.linalg.norm(error) / np.linalg.norm(wanted)),
                 "largest_error": float(error.max())})
         found[f"{width}x{height}"] = row
         worst = max(c["relative_error"] for c in row["crops"])
@@ -198,8 +202,8 @@ def poisoned(model: Any, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def same_bits(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
     """Whether two arrays of half precision are the same, and numbers."""
-    bits = (np.ascontiguousarray(a).view(np.uint16) for a in (one, other))
-    return bool(np.array_equal(*bits)) and bool(np.isfinite(one).all())
+    first, second = (np.ascontiguousarray(a).view(np.uint16) for a in (one, other))
+    return bool(np.array_equal(first, second)) and bool(np.isfinite(one).all())
 
 
 def windows(height: int, width: int) -> Iterator[Window]:
