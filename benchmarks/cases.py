@@ -20,6 +20,8 @@ from fusec.runtime.workload import Step, arrange
 from fusec.schedule.ir import Schedule
 
 LIBRARY, COMPILER, XLA = "cudnn", "inductor", "xla"
+SIZED = "sized"  # auto, planned for the shape it is run on as the peers are; the others for the sizes fusec takes by itself
+BUILDS = ("auto", "none", "all", SIZED)
 PEERS = (LIBRARY, COMPILER, XLA)
 ARCH = "sm_90"  # planned for where there is no GPU
 
@@ -42,9 +44,10 @@ class Case:
         """The input, of a fixed seed."""
         return np.random.default_rng(0).random(self.shape, dtype=np.float32)
 
-    def plan(self, dtype: str, fuse: str, arch: str | None = None) -> Plan:
-        """fusec's plan, for the sizes it plans for by itself; `arch` in place of that of the GPU present."""
-        return plan(self.graph(), choose_device("cuda", dtype, arch), fuse)
+    def plan(self, dtype: str, build: str, arch: str | None = None) -> Plan:
+        """fusec's plan for one of `BUILDS`; `arch` in place of that of the GPU present."""
+        device = choose_device("cuda", dtype, arch)
+        return plan(self.graph(), device, "auto", self.shape) if build == SIZED else plan(self.graph(), device, build)
 
 
 @lru_cache(maxsize=1)

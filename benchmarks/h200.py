@@ -3,11 +3,11 @@
     python benchmarks/h200.py [--dtype float16] [--only A,...] [--peers A,...] [--json FILE]
 
 Engines: PyTorch with cuDNN (TF32 off, benchmark mode; in float16 channels-last), torch.compile (max-autotune), XLA, and fusec's
-builds: auto, layer by layer (none), and fused as far as possible (all). All but XLA are replayed from CUDA graphs and timed by
-CUDA events; XLA, in a process of its own (`xla_network.py`), by the host's clock over many calls queued at once. One replay of
-each engine in turn, at least 50 turns, medians. Before timing, every engine's output is poisoned with NaN (XLA's, always new,
-cannot be), written once more, and compared with PyTorch's in float64 on the first images. An engine that fails, or takes longer
-than --limit to be ready, is recorded with its error.
+builds: auto, layer by layer (none), fused as far as possible (all), and auto planned for the very shape (sized). All but XLA are
+replayed from CUDA graphs and timed by CUDA events; XLA, in a process of its own (`xla_network.py`), by the host's clock over many
+calls queued at once. One replay of each engine in turn, at least 50 turns, medians. Before timing, every engine's output is
+poisoned with NaN (XLA's, always new, cannot be), written once more, and compared with PyTorch's in float64 on the first images.
+An engine that fails, or takes longer than --limit to be ready, is recorded with its error.
 
 FILE keeps the networks of earlier runs of the same commit on the same device: so a long run can be cut into several by --only.
 """
@@ -35,13 +35,12 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
-from cases import COMPILER, LIBRARY, PEERS, XLA, Case, cases_of  # noqa: E402
+from cases import BUILDS, COMPILER, LIBRARY, PEERS, XLA, Case, cases_of  # noqa: E402
 from h200_table import floor, judge, lines, merged, schedules, table  # noqa: E402
 from torch_network import TorchNetwork  # noqa: E402
 
 from fusec.pipeline import build_and_link, generate  # noqa: E402
 
-FUSEC = ("auto", "none", "all")
 CHECKED = 16  # images compared in float64
 WARM_UP = 5
 XLA_PROGRAM = Path(__file__).with_name("xla_network.py")
@@ -236,7 +235,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     parser.add_argument("--only", help="networks, in place of all of them")
     parser.add_argument("--peers", help=f"of {', '.join(PEERS)}, in place of each network's own")
-    parser.add_argument("--builds", default=",".join(FUSEC))
+    parser.add_argument("--builds", default=",".join(BUILDS))
     parser.add_argument("--turns", type=int, default=60)
     parser.add_argument("--limit", type=int, default=120, help="seconds an engine may take to be ready")
     parser.add_argument("--commit", default="unknown", help="the commit that is measured, for the record")

@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
-from cases import PEERS, Case, launched  # noqa: E402
+from cases import PEERS, SIZED, Case, launched  # noqa: E402
 
 from fusec.pipeline import Generated  # noqa: E402
 from fusec.plan.cost import layer_multiply_adds  # noqa: E402
@@ -126,16 +126,16 @@ def _error(found: float | str) -> str:
     return f"{found:.1e}" + (f" (above {TOLERANCE:g})" if found > TOLERANCE else "")
 
 
-COLUMNS = ("network", "best peer", "ms", "auto", "all", "none", "ratio", "fixed", "must", "reach", "floor", "of floor")
+COLUMNS = ("network", "best peer", "ms", "auto", "sized", "all", "none", "ratio", "fixed", "must", "reach", "floor", "of floor")
 
 
 def table(cases: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """One line a network: milliseconds; ratios of the best peer here, and of the fixed peer time, to auto."""
-    yield "{:20}{:>10}{:>9}{:>9}{:>9}{:>9}{:>8}{:>8}{:>6}{:>6}{:>9}{:>9}".format(*COLUMNS)
+    yield "{:20}{:>10}{:>9}{:>9}{:>9}{:>9}{:>9}{:>8}{:>8}{:>6}{:>6}{:>9}{:>9}".format(*COLUMNS)
     for name, row in cases.items():
         ms, judged = row["ms"], row["judged"]
         peer = judged.get("best_peer")
-        times = "".join(f"{_number(value, 4):>9}" for value in (ms.get(peer), ms.get("auto"), ms.get("all"), ms.get("none")))
+        times = "".join(f"{_number(ms.get(engine), 4):>9}" for engine in (peer, "auto", SIZED, "all", "none"))
         ratios = f"{_number(judged.get('speedup'), 2):>8}{_number(judged.get('speedup_over_fixed'), 2):>8}"
         wanted = "".join(f"{_number(judged.get(word), 1):>6}" for word in ("must", "reach"))
         reached = f"{100 * judged['of_floor']:.1f} %" if "of_floor" in judged else "-"

@@ -2,9 +2,9 @@
 
     python benchmarks/ncu_lines.py --json FILE [--only NAME,...]    needs Nsight Compute (ncu) and the right to read counters
 
-Of every network of `h200.py --dtype float16` the auto plan runs once under ncu, from empty caches: durations are longer than in
-a replayed CUDA graph. A kernel is limited by what is used for more than 60 % of the time it runs, in this order: matrix
-instructions, issue slots, the pipe of scratch (shared memory), device memory; else by what its warps wait for most.
+Of every network of `h200.py --dtype float16` the auto plan (or --build) runs once under ncu, from empty caches: durations are
+longer than in a replayed CUDA graph. A kernel is limited by what is used for more than 60 % of the time it runs, in this order:
+matrix instructions, issue slots, the pipe of scratch (shared memory), device memory; else by what its warps wait for most.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
 import counters  # noqa: E402
-from cases import HALF_CASES, launched  # noqa: E402
+from cases import BUILDS, HALF_CASES, launched  # noqa: E402
 
 from fusec.pipeline import build_and_link, generate  # noqa: E402
 from fusec.plan.cost import nominal_for  # noqa: E402
@@ -61,12 +61,12 @@ def _stalled(reason: str) -> str:
 METRICS = (DURATION, ACTIVE, ELAPSED, *counters.BYTES, *USED.values(), *map(_stalled, (*WAITS, "selected")))
 
 
-def work(name: str, file: Path) -> None:
+def work(name: str, build: str, file: Path) -> None:
     """Run one case once; leaves what its plan says of each kernel, in the order of launches."""
     import cupy
 
     case = HALF_CASES[name]
-    made = generate(case.plan(DTYPE, "auto"))
+    made = generate(case.plan(DTYPE, build))
     planned, kernels = made.plan, []
     nominal = nominal_for(planned.simplified.graph, case.shape)
     for schedule, step in launched(made, case.shape):
@@ -111,19 +111,21 @@ def _short(value: float | None, digits: int = 0) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(HALF_CASES))
+    parser.add_argument("--build", choices=BUILDS, default="auto")
     parser.add_argument("--commit", default="unknown", help="the commit that is measured, for the record")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--work", nargs=2, metavar=("NAME", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--work", nargs=3, metavar=("NAME", "BUILD", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        work(options.work[0], Path(options.work[1]))
+        work(options.work[0], options.work[1], Path(options.work[2]))
         return
     counters.require_ncu()
     record: dict[str, Any] = {"commit": options.commit, "date": datetime.now(UTC).isoformat(timespec="seconds"), "dtype": DTYPE,
+                              "build": options.build,
                               "unit": "bytes, microseconds, per cent; stalls are warps waiting per instruction issued",
                               "cases": {}}
     for name in options.only.split(","):
-        planned, counts = counters.profile(__file__, (name,), METRICS)
+        planned, counts = counters.profile(__file__, (name, options.build), METRICS)
         kernels = [judged(kernel, row) for kernel, row in zip(planned["kernels"], counts, strict=True)]
         record["cases"][name] = {"shape": HALF_CASES[name].shape, "kernels": kernels}
         for kernel in kernels:
