@@ -2,12 +2,12 @@
 
     python benchmarks/h200.py [--dtype float16] [--only A,...] [--peers A,...] [--json FILE]
 
-Engines: PyTorch with cuDNN (TF32 off, benchmark mode; in float16 channels-last), torch.compile (max-autotune), XLA, and fusec's
-builds: auto, layer by layer (none), fused as far as possible (all), and auto planned for the very shape (sized). All but XLA are
-replayed from CUDA graphs and timed by CUDA events; XLA, in a process of its own (`xla_network.py`), by the host's clock over many
-calls queued at once. One replay of each engine in turn, at least 50 turns, medians. Before timing, every engine's output is
-poisoned with NaN (XLA's, always new, cannot be), written once more, and compared with PyTorch's in float64 on the first images.
-An engine that fails, or takes longer than --limit to be ready, is recorded with its error.
+Engines: PyTorch with cuDNN (TF32 off, benchmark mode; in float16 channels-last), torch.compile (max-autotune), XLA, and
+fusec's builds: auto, layer by layer (none), fused as far as possible (all), and auto planned for the very shape (sized). All
+but XLA are replayed from CUDA graphs and timed by CUDA events; XLA, in a process of its own (`xla_network.py`), by the host's
+clock over many calls queued at once. One replay of each engine in turn, at least 50 turns, medians. Before timing, every
+engine's output is poisoned with NaN (XLA's, always new, cannot be), written once more, and compared with PyTorch's in float64
+on the first images. An engine that fails, or takes longer than --limit to be ready, is recorded with its error.
 
 FILE keeps the networks of earlier runs of the same commit on the same device: so a long run can be cut into several by --only.
 """
