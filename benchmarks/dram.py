@@ -11,12 +11,8 @@ second-level cache has. What all tiles ask for is recorded too.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import shutil
-import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,12 +20,11 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
+import counters  # noqa: E402
 from prefixes import prefix  # noqa: E402
 
 from fusec.pipeline import build_and_link, choose_device, generate, plan, read  # noqa: E402
-from fusec.plan.cost import cost  # noqa: E402
 
-METRICS = ("dram__bytes_read.sum", "dram__bytes_write.sum")
 LARGE = 8  # times the cache a kernel's bytes must be to be judged
 
 
@@ -62,11 +57,9 @@ def work(name: str, fuse: str, file: Path) -> None:
     kernels = []
     for item, launch in zip(planned.chains, made.program.launches, strict=True):
         [variant] = item.variants
-        found = cost(variant.schedule, planned.device, planned.nominal)
         kernels.append({"chain": str(item.chain), "kernel": launch.variants[0].entry, "tile": str(variant.schedule.tile),
-                        "step": variant.schedule.step, "asked": found.bytes_moved,
-                        "read": found.boundary_bytes - found.bytes_written + found.weight_bytes,
-                        "written": found.bytes_written})
+                        "step": variant.schedule.step,
+                        **counters.traffic(variant.schedule, planned.device, planned.nominal)})
     file.write_text(json.dumps({"cache": planned.device.cache, "kernels": kernels}))
     model = build_and_link(made)
     x = cupy.random.default_rng(0).random(case.shape, dtype=cupy.float32)
@@ -76,21 +69,11 @@ def work(name: str, fuse: str, file: Path) -> None:
 
 def profile(name: str, fuse: str) -> list[dict[str, Any]]:
     """The kernels of one case with planned and counted bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "plan.json"
-        command = ["ncu", "--clock-control", "none", "--cache-control", "all", "--metrics", ",".join(METRICS), "--csv",
-                   "--page", "raw", "--print-units", "base", "-k", "regex:^k_",
-                   sys.executable, __file__, "--work", name, fuse, str(file)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode or not file.exists():
-            raise SystemExit(f"{name} {fuse}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-        planned = json.loads(file.read_text())
-    lines = [line for line in done.stdout.splitlines() if line.startswith('"')]
-    rows = [row for row in csv.DictReader(lines) if row["Kernel Name"].startswith("k_")]
-    if [r["Kernel Name"].split("(")[0] for r in rows] != [k["kernel"] for k in planned["kernels"]]:
-        raise SystemExit(f"{name} {fuse}: ncu saw other launches than the plan's: {[r['Kernel Name'] for r in rows]}")
-    for kernel, row in zip(planned["kernels"], rows, strict=True):
-        kernel["counted_read"], kernel["counted_written"] = (int(float(row[m].replace(",", ""))) for m in METRICS)
+    planned, counts = counters.profile(__file__, (name, fuse), counters.BYTES)
+    for kernel, row in zip(planned["kernels"], counts, strict=True):
+        if None in row.values():
+            raise SystemExit(f"{name} {fuse}: ncu did not count the bytes of {kernel['kernel']}")
+        kernel["counted_read"], kernel["counted_written"] = (int(row[m] or 0) for m in counters.BYTES)
         counted, wanted = kernel["counted_read"] + kernel["counted_written"], kernel["read"] + kernel["written"]
         kernel["ratio"] = round(counted / wanted, 4)
         kernel["judged"] = wanted >= LARGE * planned["cache"]
@@ -107,8 +90,7 @@ def main() -> None:
     if options.work:
         work(options.work[0], options.work[1], Path(options.work[2]))
         return
-    if shutil.which("ncu") is None:
-        raise SystemExit("ncu is not on the PATH: install Nsight Compute")
+    counters.require_ncu()
     record: dict[str, Any] = {"commit": options.commit, "date": datetime.now(UTC).isoformat(timespec="seconds"),
                               "unit": "bytes", "cases": {}}
     for name in options.only.split(","):

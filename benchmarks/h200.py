@@ -1,18 +1,29 @@
-"""fusec against PyTorch on an NVIDIA GPU, in one run: python benchmarks/h200.py [--dtype float16] [--only A,...] [--json FILE].
+"""fusec against its peers on an NVIDIA GPU, in one run.
 
-Engines: PyTorch with cuDNN (TF32 off, benchmark mode; in float16 channels-last) and, for some networks, torch.compile
-(max-autotune), and fusec's builds: auto, layer by layer (none), and fused as far as possible (all), all replayed from CUDA
-graphs. One replay of each engine in turn, at least 50 turns, medians of CUDA-event times. Before timing, every engine's output
-is poisoned with NaN, written once more, and compared with PyTorch's in float64 on the first images.
+    python benchmarks/h200.py [--dtype float16] [--only A,...] [--peers A,...] [--json FILE]
+
+Engines: PyTorch with cuDNN (TF32 off, benchmark mode; in float16 channels-last), torch.compile (max-autotune), XLA, and
+fusec's builds: auto, layer by layer (none), fused as far as possible (all), and auto planned for the very shape (sized). All
+but XLA are replayed from CUDA graphs and timed by CUDA events; XLA, in a process of its own (`xla_network.py`), by the host's
+clock over many calls queued at once. One replay of each engine in turn, at least 50 turns, medians. Before timing, every
+engine's output is poisoned with NaN (XLA's, always new, cannot be), written once more, and compared with PyTorch's in float64
+on the first images. An engine that fails, or takes longer than --limit to be ready, is recorded with its error.
+
+FILE keeps the networks of earlier runs of the same commit on the same device: so a long run can be cut into several by --only.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
 import statistics
+import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,90 +35,64 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
-from prefixes import prefix  # noqa: E402
+from cases import BUILDS, COMPILER, LIBRARY, PEERS, XLA, Case, cases_of  # noqa: E402
+from h200_table import floor, judge, lines, merged, schedules, table  # noqa: E402
 from torch_network import TorchNetwork  # noqa: E402
 
-from fusec.graph.graph import LayerGraph  # noqa: E402
-from fusec.pipeline import build_and_link, choose_device, generate, plan, read  # noqa: E402
+from fusec.pipeline import build_and_link, generate  # noqa: E402
 
-PEERS = ("cudnn", "inductor")
-FUSEC = ("auto", "none", "all")
-Replay = Callable[[], float]
-Output = Callable[[], Any]
 CHECKED = 16  # images compared in float64
+WARM_UP = 5
+XLA_PROGRAM = Path(__file__).with_name("xla_network.py")
 
 
 @dataclass(frozen=True)
-class Case:
-    """A network up to layer `last` (all of it when None), and the shape it is run on."""
+class Engine:
+    """One way of running a case.
 
-    network: str
-    shape: tuple[int, int, int, int]
-    last: str | None = None
-    compiled: bool = False  # whether torch.compile is a peer too: its autotuning takes a minute or more a network
-    calls: int = 1  # in one CUDA graph: several where one is shorter than a launch
+    Attributes
+    ----------
+    replay
+        Runs it and returns the milliseconds of a call.
+    output
+        Poisons its output, runs it and returns the output of at least the first images.
+    facts
+        What is recorded of it.
+    alive
+        What has to live as long as it.
+    """
 
-
-CASES = {
-    "mnist4_b10000": Case("mnist4", (10000, 1, 28, 28), compiled=True),
-    "lenet5_b10000": Case("lenet5", (10000, 1, 28, 28), compiled=True),
-    "mnist4_b1": Case("mnist4", (1, 1, 28, 28), calls=20, compiled=True),
-    "lenet5_b1": Case("lenet5", (1, 1, 28, 28), calls=20, compiled=True),
-    "alexnet2_b1": Case("alexnet", (1, 3, 227, 227), "pool2", calls=5),
-    "alexnet2_b32": Case("alexnet", (32, 3, 227, 227), "pool2"),
-    "vgg5_b1": Case("vgg_e", (1, 3, 224, 224), "relu3_1"),
-    "vgg5_b8": Case("vgg_e", (8, 3, 224, 224), "relu3_1"),
-    "vgg2_b8": Case("vgg_e", (8, 3, 224, 224), "pool1"),
-    "artcnn_c4f16_1080p": Case("artcnn_c4f16", (1, 1, 1080, 1920)),
-    "fsrcnn_1080p": Case("fsrcnn_x2", (1, 1, 1080, 1920)),
-    "resnet18_b8": Case("resnet18", (8, 3, 224, 224)),
-    "mobilenet_v2_b8": Case("mobilenet_v2", (8, 3, 224, 224)),
-}
+    replay: Callable[[], float]
+    output: Callable[[], torch.Tensor]
+    facts: dict[str, Any]
+    alive: object = None
 
 
-HERE = Path(__file__).parent / "networks"
-HALF_CASES = {
-    "artcnn_c4f16_1080p": Case("artcnn_c4f16", (1, 1, 1080, 1920), compiled=True),
-    "artcnn_c4f32_1080p": Case("artcnn_c4f32", (1, 1, 1080, 1920), compiled=True),
-    "fsrcnn_1080p": Case(str(HERE / "fsrcnn.yaml"), (1, 1, 1080, 1920), compiled=True),
-    "fsrcnn_x2_1080p": Case("fsrcnn_x2", (1, 1, 1080, 1920), compiled=True),
-    "mnist4_b10000": Case("mnist4", (10000, 1, 28, 28), compiled=True),
-    "lenet5_b10000": Case("lenet5", (10000, 1, 28, 28), compiled=True),
-    "mbv1_head_b32": Case(str(HERE / "mbv1_head.yaml"), (32, 3, 224, 224), compiled=True),
-    "mbv2_b24_b32": Case(str(HERE / "mbv2_block.yaml"), (32, 24, 56, 56), compiled=True),
-    "resnet_stem_b8": Case(str(HERE / "resnet_stem.yaml"), (8, 3, 224, 224), compiled=True),
-    "vgg2_b8": Case("vgg_e", (8, 3, 224, 224), "pool1", compiled=True),
-    "vgg5_b8": Case("vgg_e", (8, 3, 224, 224), "relu3_1", compiled=True),
-    "alexnet2_b32": Case(str(HERE / "alexnet2.yaml"), (32, 3, 227, 227), compiled=True),
-    "srvgg_720p": Case(str(HERE / "srvgg.yaml"), (1, 3, 720, 1280)),
-    "dncnn_1080p": Case(str(HERE / "dncnn.yaml"), (1, 1, 1080, 1920)),
-}
-
-
-def torch_engine(case: Case, graph: LayerGraph, x: torch.Tensor, compiled: bool) -> tuple[Replay, Output]:
-    """A function that replays PyTorch's CUDA graph and returns milliseconds, and one that returns its output."""
+def torch_engine(case: Case, dtype: str, compiled: bool) -> Engine:
+    """PyTorch in a CUDA graph."""
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    model: Any = TorchNetwork(graph).cuda().eval().to(x.dtype)
+    x = torch.from_numpy(case.images()).cuda().to(getattr(torch, dtype))
+    model: Any = TorchNetwork(case.graph()).cuda().eval().to(x.dtype)
     if x.dtype == torch.float16:
         model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     if compiled:
         torch._dynamo.reset()
-        model = torch.compile(model, mode="max-autotune-no-cudagraphs")
+        model = torch.compile(model, mode="max-autotune-no-cudagraphs")  # max-autotune: the CUDA graph is captured here
     side = torch.cuda.Stream()
     with torch.cuda.stream(side), torch.no_grad():
         for _ in range(4):
             model(x)
     torch.cuda.synchronize()
-    graph_ = torch.cuda.CUDAGraph()
-    with torch.no_grad(), torch.cuda.graph(graph_):
+    graph = torch.cuda.CUDAGraph()
+    with torch.no_grad(), torch.cuda.graph(graph):
         for _ in range(case.calls):
             y = model(x)
 
     def replay() -> float:
         a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         a.record()
-        graph_.replay()
+        graph.replay()
         b.record()
         b.synchronize()
         return float(a.elapsed_time(b)) / case.calls
@@ -116,22 +101,21 @@ def torch_engine(case: Case, graph: LayerGraph, x: torch.Tensor, compiled: bool)
         y.fill_(float("nan"))
         replay()
         return y
-    return replay, output
+    return Engine(replay, output, {}, (model, x))
 
 
-def fusec_engine(case: Case, graph: LayerGraph, x: torch.Tensor, fuse: str) -> tuple[Replay, Output, Any]:
-    """The same for one of fusec's builds, and its program."""
-    dtype = str(x.dtype).removeprefix("torch.")
-    generated = generate(plan(graph, choose_device("cuda", dtype), fuse))
+def fusec_engine(case: Case, dtype: str, fuse: str) -> Engine:
+    """One of fusec's builds in a CUDA graph."""
+    generated = generate(case.plan(dtype, fuse))
     model = build_and_link(generated)
-    given = cupy.from_dlpack(x)
-    out = model(given)
+    x = cupy.asarray(case.images().astype(dtype))
+    out = model(x)
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
-        model(given, out=out)
+        model(x, out=out)
         stream.begin_capture()
         for _ in range(case.calls):
-            model(given, out=out)
+            model(x, out=out)
         captured = stream.end_capture()
 
     def replay() -> float:
@@ -147,74 +131,130 @@ def fusec_engine(case: Case, graph: LayerGraph, x: torch.Tensor, fuse: str) -> t
             out.fill(cupy.nan)
         replay()
         return torch.from_dlpack(out)
-    return replay, output, (generated, model)  # the captured kernels live as long as the model
+    return Engine(replay, output, {"plan": schedules(generated, case.shape)}, model)  # which holds the captured kernels
 
 
-def describe(generated: Any) -> list[dict[str, object]]:
-    """The launches of a build, for the record."""
-    program = generated.program
-    return [{"chain": launch.label, "variants": [{"tile": v.tile, "threads": v.threads, "min_blocks": v.min_blocks,
-             "scratch_bytes": program.element * v.scratch} for v in launch.variants]} for launch in program.launches]
+def xla_engine(name: str, dtype: str, stack: contextlib.ExitStack) -> Engine:
+    """XLA in a process of its own, which ends with the stack."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    errors = stack.enter_context((folder / "errors.txt").open("w+"))
+    process = stack.enter_context(subprocess.Popen(
+        [sys.executable, str(XLA_PROGRAM), name, dtype, str(folder / "output.npy")], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors))
+    stack.callback(process.kill)
+
+    def answer() -> str:
+        assert process.stdout is not None
+        if line := process.stdout.readline():
+            return line
+        errors.seek(0)
+        raise RuntimeError(f"XLA's process ended: {errors.read()[-300:].strip()}")
+
+    def replay() -> float:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        return float(answer())
+
+    facts = json.loads(answer())
+    if facts["backend"] != "gpu":
+        raise RuntimeError(f"JAX found no GPU: it computes on the {facts['backend']}")
+    return Engine(replay, lambda: torch.from_numpy(np.load(folder / "output.npy")).cuda(), facts)
 
 
-def run(name: str, case: Case, dtype: str, turns: int, peers: tuple[str, ...], builds: tuple[str, ...]) -> dict[str, Any]:
-    graph = prefix(read(case.network, missing="random"), case.last)
-    x = torch.from_numpy(np.random.default_rng(0).random(case.shape, dtype=np.float32)).cuda()
-    exact = TorchNetwork(graph).double().cuda()(x[:CHECKED].double())
-    x = x.to(getattr(torch, dtype))
-    replays: dict[str, Replay] = {}
-    alive: list[Any] = []
-    row: dict[str, Any] = {"network": case.network, "last": case.last, "shape": case.shape, "ms": {}, "error": {}, "plans": {}}
-    for engine in (*(p for p in peers if p != "inductor" or case.compiled), *builds):
-        try:
-            if engine in PEERS:
-                replays[engine], output = torch_engine(case, graph, x, engine == "inductor")
-            else:
-                replays[engine], output, built = fusec_engine(case, graph, x, engine)
-                alive.append(built)
-                row["plans"][engine] = describe(built[0])
-            y = output()
-            if not bool(torch.isfinite(y).all()):
-                raise ValueError("output not written everywhere")
-            row["error"][engine] = float((y[:CHECKED].double().reshape(exact.shape) - exact).norm() / exact.norm())
-        except Exception as error:
-            replays.pop(engine, None)
-            row["error"][engine] = repr(error)[:300]
-    for replay in replays.values():
-        for _ in range(5):
-            replay()
-    times: dict[str, list[float]] = {engine: [] for engine in replays}
-    for _ in range(turns):
-        for engine, replay in replays.items():
-            times[engine].append(replay())
+def make(engine: str, name: str, case: Case, dtype: str, stack: contextlib.ExitStack) -> Engine:
+    if engine == XLA:
+        return xla_engine(name, dtype, stack)
+    return torch_engine(case, dtype, engine == COMPILER) if engine in (LIBRARY, COMPILER) else fusec_engine(case, dtype, engine)
+
+
+@contextlib.contextmanager
+def limited(seconds: int) -> Iterator[None]:
+    """TimeoutError when what is inside takes longer."""
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"not ready after {seconds} s")
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def check(engine: Engine, exact: torch.Tensor) -> float:
+    """The relative error of an engine's first images; ValueError when it left some of its output unwritten."""
+    y = engine.output()
+    if not bool(torch.isfinite(y).all()):
+        raise ValueError("output not written everywhere")
+    return float((y[:CHECKED].double().reshape(exact.shape) - exact).norm() / exact.norm())
+
+
+def take_turns(engines: dict[str, Engine], turns: int, failed: dict[str, Any]) -> dict[str, list[float]]:
+    """Milliseconds of every turn of every engine; one that fails on its way is left out, with its error in `failed`."""
+    times: dict[str, list[float]] = {engine: [] for engine in engines}
+    for _ in range(WARM_UP + turns):
+        for name in list(times):
+            try:
+                times[name].append(engines[name].replay())
+            except Exception as error:
+                failed[name] = repr(error)[:300]
+                del times[name]
+    return {name: t[WARM_UP:] for name, t in times.items()}
+
+
+def run(name: str, case: Case, dtype: str, turns: int, wanted: tuple[str, ...], limit: int) -> dict[str, Any]:
+    """One case: every engine made and checked, then all timed in turns."""
+    x = torch.from_numpy(case.images()[:CHECKED]).cuda()
+    exact = TorchNetwork(case.graph()).double().cuda()(x.double())
+    row: dict[str, Any] = {"network": Path(case.network).stem, "last": case.last, "shape": case.shape, "ms": {}, "error": {},
+                           "plans": {}, "engines": {}, "floor": floor(case, dtype)}
+    engines: dict[str, Engine] = {}
+    with contextlib.ExitStack() as stack:
+        for engine in wanted:
+            began = time.perf_counter()
+            try:
+                with limited(limit), contextlib.ExitStack() as own:  # what fails leaves nothing running beside the others
+                    made = make(engine, name, case, dtype, own)
+                    row["error"][engine] = check(made, exact)
+                    stack.push(own.pop_all())
+            except Exception as error:
+                row["error"][engine] = repr(error)[:300]
+                continue
+            engines[engine] = made
+            row["engines"][engine] = {"seconds": round(time.perf_counter() - began, 1)} | made.facts
+        row["plans"] = {engine: facts.pop("plan") for engine, facts in row["engines"].items() if "plan" in facts}
+        times = take_turns(engines, turns, row["error"])
     row["ms"] = {engine: statistics.median(t) for engine, t in times.items()}
     row["quartiles"] = {engine: statistics.quantiles(t, n=4)[::2] for engine, t in times.items()}
-    print(f"{name:20}", " ".join(f"{e} {t:.4f}" for e, t in row["ms"].items()), "| error",
-          " ".join(f"{e} {v:.1e}" if isinstance(v, float) else f"{e} {v}" for e, v in row["error"].items()), flush=True)
-    return row
+    return row | {"judged": judge(name, row)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
-    parser.add_argument("--only")
-    parser.add_argument("--peers", default=",".join(PEERS))
-    parser.add_argument("--builds", default=",".join(FUSEC))
+    parser.add_argument("--only", help="networks, in place of all of them")
+    parser.add_argument("--peers", help=f"of {', '.join(PEERS)}, in place of each network's own")
+    parser.add_argument("--builds", default=",".join(BUILDS))
     parser.add_argument("--turns", type=int, default=60)
+    parser.add_argument("--limit", type=int, default=120, help="seconds an engine may take to be ready")
     parser.add_argument("--commit", default="unknown", help="the commit that is measured, for the record")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    peers, builds = (tuple(filter(None, text.split(","))) for text in (options.peers, options.builds))
-    record: dict[str, Any] = {
+    peers, builds = (None if text is None else tuple(filter(None, text.split(","))) for text in (options.peers, options.builds))
+    record = merged(options.json, {
         "commit": options.commit, "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cudnn": torch.backends.cudnn.version(),
         "cupy": cupy.__version__, "dtype": options.dtype, "turns": options.turns,
-        "unit": "milliseconds, medians of CUDA-event times", "cases": {}}
-    cases = CASES if options.dtype == "float32" else HALF_CASES
+        "unit": "milliseconds, medians of CUDA-event times; of XLA of the host's clock over many calls", "cases": {}})
+    cases = cases_of(options.dtype)
     for name in options.only.split(",") if options.only else cases:
-        record["cases"][name] = run(name, cases[name], options.dtype, options.turns, peers, builds)
+        wanted = (*(cases[name].peers if peers is None else peers), *builds)
+        row = record["cases"][name] = run(name, cases[name], options.dtype, options.turns, wanted, options.limit)
+        print(*lines(name, row), sep="\n", flush=True)
         if options.json:
             options.json.write_text(json.dumps(record, indent=1) + "\n")
+    print(*table(record["cases"]), sep="\n")
 
 
 if __name__ == "__main__":
