@@ -77,9 +77,11 @@ class _Filters:
 
 
 class _MatrixMapper(PlanesMapper):
-    libraries = PlanesMapper.libraries | {"conv2d_mma": "conv2d_mma.cuh", "conv2d_mma_pool": "conv2d_mma.cuh",
+    libraries = PlanesMapper.libraries | {"conv2d_mma": "conv2d_mma.cuh", "conv2d_mma_pool": "conv2d_mma_pool.cuh",
                                           "conv_transpose2d_mma": "conv_transpose2d_mma.cuh", "pair_rows": "paired_rows.cuh"}
-    needs = MappingProxyType({**PlanesMapper.needs, "conv_transpose2d_mma.cuh": "conv2d_mma.cuh"})
+    needs = MappingProxyType({**PlanesMapper.needs, "conv2d_mma.cuh": ("fragments.cuh", "store_sums.cuh"),
+                              **dict.fromkeys(("conv2d_mma_pool.cuh", "conv_transpose2d_mma.cuh", "paired_rows.cuh",
+                                               "gathered.cuh"), ("fragments.cuh",))})
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
         super().__init__(schedule, device)
@@ -135,6 +137,10 @@ class _MatrixMapper(PlanesMapper):
         loaded = any(s.writes is buffer and s.node is None for s in self.schedule.stages)
         readers = [s for s in self.schedule.stages for r in s.reads if r.buffer is buffer]
         return loaded and all(s in self.paired for s in readers)
+
+    def more_files(self) -> tuple[str, ...]:
+        few = {s for s in self.schedule.stages if self.is_few(s)}
+        return ("gathered.cuh",) if few - self.paired.keys() else ()
 
     def more_buffers(self) -> tuple[BufferCode, ...]:
         return tuple(replace(self.buffer(s.reads[0].buffer), name=self._rows(s), type=rows.type, pointer="scratch", walk=())

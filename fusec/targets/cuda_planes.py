@@ -28,7 +28,7 @@ class PlanesMapper(CudaMapper):
                                         "max_pool2d_planes": "pool_planes.cuh", "avg_pool2d_planes": "pool_planes.cuh",
                                         "depthwise_planes": "depthwise_planes.cuh"}
 
-    needs = MappingProxyType({"pool_planes.cuh": "pool.cuh"})
+    needs = MappingProxyType({"pool_planes.cuh": ("pool.cuh",)})
 
     def __init__(self, schedule: Schedule, device: Device) -> None:
         super().__init__(schedule, device)

@@ -32,7 +32,7 @@ class Mapper(ABC):
     """Maps one schedule. Subclasses set the class attributes and provide the abstract methods."""
 
     libraries: dict[str, str]  # library function -> file
-    needs: Mapping[str, str] = MappingProxyType({})  # file -> the one it stands on
+    needs: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # file -> those it stands on
     core: tuple[str, ...]  # the files every kernel needs
     activations: str  # the file of the activations that are not in them
     align: int  # elements every weight array starts at a multiple of
@@ -54,7 +54,7 @@ class Mapper(ABC):
         more = (self.activations,) if any(beyond_core(s.node) for s in schedule.stages) else ()
         buffers = [b for b in schedule.buffers if b.space is not Space.REGISTER and not self.is_needless(b)]
         files = (self.libraries[c.function] for c in calls)
-        needed = (f for file in files for f in (self.needs.get(file, file), file))
+        needed = (f for file in (*files, *self.more_files()) for f in (*self.needs.get(file, ()), file))
         libraries = tuple(dict.fromkeys((*self.core, *more, *needed)))
         tiles_c = -(-chain.shapes[chain.output].channels // schedule.tile.channels)
         return MappedKernel(schedule, self.device, threads, blocks_per_core, schedule.scratch_elements,
@@ -82,6 +82,10 @@ class Mapper(ABC):
     def is_needless(self, buffer: Buffer) -> bool:
         """Whether a buffer has no reader left, because all take what it would hold from elsewhere."""
         return False
+
+    def more_files(self) -> tuple[str, ...]:
+        """Library files that the calls need besides those of their functions."""
+        return ()
 
     def more_buffers(self) -> tuple[BufferCode, ...]:
         """Buffers that the mapping adds to those of the schedule."""

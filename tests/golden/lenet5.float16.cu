@@ -696,75 +696,7 @@ __device__ __forceinline__ void concat_planes(const Out& out, const float* __res
   });
 }
 
-// Rows of few channels whose values a fragment takes in pairs: channels lie side by side in each column, and every row is there
-// twice, the second time one value on, so that the pair from any value on is one aligned word.
-template <int OFFSET, int IMAGE, int ROW_PITCH>
-struct PairedRows {
-  static constexpr bool IN_SCRATCH = true;
-  static constexpr int ROWS_HELD = 0, PITCH = ROW_PITCH;
-  value_t* data;
-  int n0, batch, c0, y0, x0, height, width;
-
-  __device__ __forceinline__ value_t* row(int n, int y) const { return data + OFFSET + n * IMAGE + y * 2 * ROW_PITCH; }
-};
-
-// Copy ROWS rows of COLUMNS columns from FIRST_Y and FIRST_X on; zeros outside the image and the batch. A row is a warp's, which has
-// the loads of several under way.
-template <class S, class Out, class In>
-__device__ __forceinline__ void pair_rows(const Out& out, const In& in) {
-  constexpr int COUNT = S::IMAGES * S::ROWS, TURNS = (S::COLUMNS + 31) / 32;
-  constexpr int BATCH = TURNS * S::DEEP < 8 ? 8 / (TURNS * S::DEEP) : 1;
-  const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  long long pitch = 0, row = 0, image = 0;  // from one channel, row and image to the next
-  if constexpr (In::IN_SCRATCH) {
-    pitch = In::PLANE, row = In::PITCH, image = in.index(1, 0, 0, 0) - in.index(0, 0, 0, 0);
-  } else {
-    row = in.width, pitch = row * in.height, image = pitch * In::DEPTH;
-  }
-  const auto* const origin = in.data + in.index(0, 0, S::FIRST_Y, S::FIRST_X) + lane;
-#pragma unroll 1
-  for (int first = threadIdx.x / 32; first < COUNT; first += BATCH * warps) {
-    value_t v[BATCH][TURNS][S::DEEP];
-#pragma unroll
-    for (int i = 0; i < BATCH; ++i) {
-      const int line = first + i * warps, n = S::IMAGES > 1 ? line / S::ROWS : 0, y = S::IMAGES > 1 ? line % S::ROWS : line;
-      const auto* const at = origin + y * row + n * image;
-      bool whole = line < COUNT;
-      if constexpr (!In::IN_SCRATCH)
-        whole = whole && unsigned(in.y0 + S::FIRST_Y + y) < unsigned(in.height) && in.n0 + n < in.batch;
-#pragma unroll
-      for (int t = 0; t < TURNS; ++t) {
-        const int x = lane + 32 * t;
-        bool there = whole && x < S::COLUMNS;
-        if constexpr (!In::IN_SCRATCH) there = there && unsigned(in.x0 + S::FIRST_X + x) < unsigned(in.width);
-#pragma unroll
-        for (int c = 0; c < S::DEEP; ++c) {
-          if constexpr (In::IN_SCRATCH) v[i][t][c] = there ? at[32 * t + c * pitch] : value_t(0);
-          else v[i][t][c] = there ? __ldg(at + 32 * t + c * pitch) : value_t(0);
-        }
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < BATCH; ++i) {
-      const int line = first + i * warps, n = S::IMAGES > 1 ? line / S::ROWS : 0, y = S::IMAGES > 1 ? line % S::ROWS : line;
-      if (line >= COUNT) break;
-      value_t* const to = out.row(n, y) + lane * S::DEEP;
-#pragma unroll
-      for (int t = 0; t < TURNS; ++t) {
-        const int x = lane + 32 * t;
-        if (x >= S::COLUMNS) break;
-#pragma unroll
-        for (int c = 0; c < S::DEEP; ++c) {
-          const int place = 32 * t * S::DEEP + c;
-          to[place] = v[i][t][c];
-          if (c > 0 || x > 0) to[Out::PITCH + place - 1] = v[i][t][c];
-        }
-      }
-    }
-  }
-}
-
-// Convolution by matrix instructions. A warp computes 16 x FRAGMENTS columns, BLOCK_Y rows and 8 x BLOCK_C channels at once: a row
+// What all convolutions by matrix instructions share. A warp computes 16 x FRAGMENTS columns, BLOCK_Y rows and 8 x BLOCK_C channels at once: a row
 // of a fragment is a column of the image, or of several images side by side. The sum of one output runs over filter columns,
 // groups of 16 input channels, filter rows in this order, whatever the blocks, from the bias on. Of few input channels each filter
 // column counts as so many channels more, and there is one filter column.
@@ -954,82 +886,10 @@ struct Fragments {
   }
 };
 
-// The same of few input channels, whose rows come in pairs.
-template <class S, class In>
-struct PairedFragments {
-  const value_t* at[S::FRAGMENTS][2];
-  unsigned last;  // what counts of the lane's pairs among the last eight products of a row
-
-  template <class Place>
-  __device__ __forceinline__ PairedFragments(const In& in, int, const Place& place) {
-    const int behind = (S::GROUP_IN + 7) % 8 + 1 - int(threadIdx.x % 4 * 2);
-    last = behind >= 2 ? 0xffffffffu : behind == 1 ? 0xffffu : 0u;
-#pragma unroll
-    for (int f = 0; f < S::FRAGMENTS; ++f)
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const auto p = place(f, threadIdx.x % 32 / 4 + 8 * h);
-        const int from = (p.x * S::STRIDE_X + S::OFFSET_X) * S::DEEP;
-        at[f][h] = in.row(p.n, 0) + from % 2 * (In::PITCH - 1) + from + threadIdx.x % 4 * 2;
-      }
-  }
-  __device__ __forceinline__ int row(int y) const { return y; }
-  __device__ __forceinline__ void load(unsigned (&a)[4], int f, int pair, int y, int, bool half) const {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int first = 16 * pair + 8 * (i / 2);
-      if (half && i >= 2) {
-        a[i] = 0;
-        continue;
-      }
-      a[i] = *reinterpret_cast<const unsigned*>(at[f][i % 2] + y * 2 * In::PITCH + first);
-      if (first + 8 > S::GROUP_IN) a[i] &= last;
-    }
-  }
-};
-
-// The same value by value, for want of such rows.
-template <class S, class In>
-struct GatheredFragments {
-  const In& in;
-  int n[S::FRAGMENTS][2], x[S::FRAGMENTS][2];
-
-  template <class Place>
-  __device__ __forceinline__ GatheredFragments(const In& in_, int, const Place& place) : in(in_) {
-#pragma unroll
-    for (int f = 0; f < S::FRAGMENTS; ++f)
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const auto p = place(f, threadIdx.x % 32 / 4 + 8 * h);
-        n[f][h] = p.n, x[f][h] = p.x * S::STRIDE_X + S::OFFSET_X;
-      }
-  }
-  __device__ __forceinline__ int row(int y) const { return y; }
-  __device__ __forceinline__ void load(unsigned (&a)[4], int f, int pair, int y, int, bool half) const {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      unsigned both = 0;
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const int e = 16 * pair + 8 * (i / 2) + threadIdx.x % 4 * 2 + j;
-        if ((half && i >= 2) || e >= S::GROUP_IN) continue;
-        both |= bits(in, n[f][i % 2], e % S::DEEP, y, x[f][i % 2] + e / S::DEEP * S::DILATION_X) << 16 * j;
-      }
-      a[i] = both;
-    }
-  }
-};
+// Who loads fragments for a stage: those of few input channels have others.
 template <class S, class In, bool FEW, bool PAIRED>
 struct FragmentsOf {
   typedef Fragments<S, In> Loader;
-};
-template <class S, class In>
-struct FragmentsOf<S, In, true, true> {
-  typedef PairedFragments<S, In> Loader;
-};
-template <class S, class In>
-struct FragmentsOf<S, In, true, false> {
-  typedef GatheredFragments<S, In> Loader;
 };
 
 // Whether input row i, counted from the first under the block, is under filter row ky of an output row of the block.
@@ -1133,6 +993,181 @@ template <class Out>
 __device__ __forceinline__ bool any_row(const Out& out, int y, int count) {
   return out.y0 + y < out.height && out.y0 + y + count > 0;
 }
+
+// Rows of few channels whose values a fragment takes in pairs: channels lie side by side in each column, and every row is there
+// twice, the second time one value on, so that the pair from any value on is one aligned word.
+template <int OFFSET, int IMAGE, int ROW_PITCH>
+struct PairedRows {
+  static constexpr bool IN_SCRATCH = true;
+  static constexpr int ROWS_HELD = 0, PITCH = ROW_PITCH;
+  value_t* data;
+  int n0, batch, c0, y0, x0, height, width;
+
+  __device__ __forceinline__ value_t* row(int n, int y) const { return data + OFFSET + n * IMAGE + y * 2 * ROW_PITCH; }
+};
+
+// Copy ROWS rows of COLUMNS columns from FIRST_Y and FIRST_X on; zeros outside the image and the batch. A row is a warp's, which has
+// the loads of several under way.
+template <class S, class Out, class In>
+__device__ __forceinline__ void pair_rows(const Out& out, const In& in) {
+  constexpr int COUNT = S::IMAGES * S::ROWS, TURNS = (S::COLUMNS + 31) / 32;
+  constexpr int BATCH = TURNS * S::DEEP < 8 ? 8 / (TURNS * S::DEEP) : 1;
+  const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
+  long long pitch = 0, row = 0, image = 0;  // from one channel, row and image to the next
+  if constexpr (In::IN_SCRATCH) {
+    pitch = In::PLANE, row = In::PITCH, image = in.index(1, 0, 0, 0) - in.index(0, 0, 0, 0);
+  } else {
+    row = in.width, pitch = row * in.height, image = pitch * In::DEPTH;
+  }
+  const auto* const origin = in.data + in.index(0, 0, S::FIRST_Y, S::FIRST_X) + lane;
+#pragma unroll 1
+  for (int first = threadIdx.x / 32; first < COUNT; first += BATCH * warps) {
+    value_t v[BATCH][TURNS][S::DEEP];
+#pragma unroll
+    for (int i = 0; i < BATCH; ++i) {
+      const int line = first + i * warps, n = S::IMAGES > 1 ? line / S::ROWS : 0, y = S::IMAGES > 1 ? line % S::ROWS : line;
+      const auto* const at = origin + y * row + n * image;
+      bool whole = line < COUNT;
+      if constexpr (!In::IN_SCRATCH)
+        whole = whole && unsigned(in.y0 + S::FIRST_Y + y) < unsigned(in.height) && in.n0 + n < in.batch;
+#pragma unroll
+      for (int t = 0; t < TURNS; ++t) {
+        const int x = lane + 32 * t;
+        bool there = whole && x < S::COLUMNS;
+        if constexpr (!In::IN_SCRATCH) there = there && unsigned(in.x0 + S::FIRST_X + x) < unsigned(in.width);
+#pragma unroll
+        for (int c = 0; c < S::DEEP; ++c) {
+          if constexpr (In::IN_SCRATCH) v[i][t][c] = there ? at[32 * t + c * pitch] : value_t(0);
+          else v[i][t][c] = there ? __ldg(at + 32 * t + c * pitch) : value_t(0);
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < BATCH; ++i) {
+      const int line = first + i * warps, n = S::IMAGES > 1 ? line / S::ROWS : 0, y = S::IMAGES > 1 ? line % S::ROWS : line;
+      if (line >= COUNT) break;
+      value_t* const to = out.row(n, y) + lane * S::DEEP;
+#pragma unroll
+      for (int t = 0; t < TURNS; ++t) {
+        const int x = lane + 32 * t;
+        if (x >= S::COLUMNS) break;
+#pragma unroll
+        for (int c = 0; c < S::DEEP; ++c) {
+          const int place = 32 * t * S::DEEP + c;
+          to[place] = v[i][t][c];
+          if (c > 0 || x > 0) to[Out::PITCH + place - 1] = v[i][t][c];
+        }
+      }
+    }
+  }
+}
+
+// Fragments of few input channels whose rows come in pairs.
+template <class S, class In>
+struct PairedFragments {
+  const value_t* at[S::FRAGMENTS][2];
+  unsigned last;  // what counts of the lane's pairs among the last eight products of a row
+
+  template <class Place>
+  __device__ __forceinline__ PairedFragments(const In& in, int, const Place& place) {
+    const int behind = (S::GROUP_IN + 7) % 8 + 1 - int(threadIdx.x % 4 * 2);
+    last = behind >= 2 ? 0xffffffffu : behind == 1 ? 0xffffu : 0u;
+#pragma unroll
+    for (int f = 0; f < S::FRAGMENTS; ++f)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const auto p = place(f, threadIdx.x % 32 / 4 + 8 * h);
+        const int from = (p.x * S::STRIDE_X + S::OFFSET_X) * S::DEEP;
+        at[f][h] = in.row(p.n, 0) + from % 2 * (In::PITCH - 1) + from + threadIdx.x % 4 * 2;
+      }
+  }
+  __device__ __forceinline__ int row(int y) const { return y; }
+  __device__ __forceinline__ void load(unsigned (&a)[4], int f, int pair, int y, int, bool half) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int first = 16 * pair + 8 * (i / 2);
+      if (half && i >= 2) {
+        a[i] = 0;
+        continue;
+      }
+      a[i] = *reinterpret_cast<const unsigned*>(at[f][i % 2] + y * 2 * In::PITCH + first);
+      if (first + 8 > S::GROUP_IN) a[i] &= last;
+    }
+  }
+};
+
+template <class S, class In>
+struct FragmentsOf<S, In, true, true> {
+  typedef PairedFragments<S, In> Loader;
+};
+
+// A convolution whose output goes, in registers, into a pool P without overlap or padding. A warp makes eight of the pool's
+// columns: row m of fragment f is column 2 f + m / 8 of window m % 8, so that a lane has all columns of its windows.
+template <class S, class P, class Out, class In>
+__device__ __forceinline__ void conv2d_mma_pool(const Out& out, const float* __restrict__ params, const uint2* weights,
+                                                const float* bias, const In& in) {
+  typedef Task<P, 8, 1, S::BLOCK_C> Piece;
+  if (is_idle<P>(out)) return;
+  fill_border<P>(out);
+  const Filters<S> held(weights, bias, out.c0 / 8);
+  const int lane = threadIdx.x % 32;
+#pragma unroll 1
+  for (int task = first_task<S::TURN>(); task < Piece::COUNT; task += blockDim.x / 32) {
+    const Piece piece(task);
+    if (!is_made<P>(out, piece.y)) continue;
+    const auto place = [&](int f, int m) {
+      auto p = Column<P>(piece.column + m % 8);
+      const int tap = 2 * f + m / 8;
+      p.x = p.x * P::KERNEL_X + (tap < P::KERNEL_X ? tap : P::KERNEL_X - 1);
+      return p;
+    };
+    float pooled[S::BLOCK_C][2];
+#pragma unroll
+    for (int k = 0; k < S::BLOCK_C; ++k) pooled[k][0] = pooled[k][1] = P::MEAN ? 0.0f : -infinity();
+    if (P::INSIDE || any_row(out, piece.y, 1)) {
+#pragma unroll 1
+      for (int row = 0; row < P::KERNEL_Y; row += S::BLOCK_Y) {
+        FragmentSums<S> sum;
+        with_filters<S>(held, weights, bias, out.c0 / 8 + piece.group, [&](const Filters<S>& filters) {
+          convolve_fragments<S>(sum, in, filters, piece.y * P::KERNEL_Y + row, place);
+        });
+#pragma unroll
+        for (int r = 0; r < S::BLOCK_Y; ++r)
+#pragma unroll
+          for (int tap = 0; tap < P::KERNEL_X; ++tap)
+#pragma unroll
+            for (int k = 0; k < S::BLOCK_C; ++k)
+#pragma unroll
+              for (int j = 0; j < 2; ++j) {
+                const int channel = out.c0 + (piece.group + k) * 8 + lane % 4 * 2 + j;
+                // rounded as it would be in scratch
+                const float v = value(rounded(S::epilogue(sum[tap / 2][r][k][tap % 2 * 2 + j], channel, params)));
+                float& best = pooled[k][j];
+                if (P::MEAN) best = __fadd_rn(best, v);
+                else best = larger(v, best);
+              }
+      }
+    }
+    const Column<P> p(piece.column + lane / 4);
+    const bool kept = p.real && piece.owns(piece.y);
+    const int c = piece.group * 8 + lane % 4 * 2;
+    const PairColumn<Out> column(out, p.n, c, p.x, P::INSIDE);
+    const bool inside = P::INSIDE || unsigned(out.y0 + piece.y) < unsigned(out.height);
+#pragma unroll
+    for (int k = 0; k < S::BLOCK_C; ++k) {
+      const int channel = out.c0 + c + 8 * k;
+      float v[2];
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const float pool = P::MEAN ? pooled[k][j] / float(P::KERNEL_Y * P::KERNEL_X) : pooled[k][j];
+        v[j] = P::epilogue(pool, channel + j, params);
+      }
+      column.store(kept, piece.y, inside, k, rounded_pair(v[0], v[1]));
+    }
+  }
+}
+
+// What a warp does with the sums of a piece: finish them and store them where the stage writes.
 
 // Store a piece's sums pair by pair.
 template <class S, class Out, class Piece, class Place>
@@ -1290,6 +1325,7 @@ __device__ __forceinline__ void store_pixels(const Out& out, const FragmentSums<
     }
 }
 
+// A convolution by matrix instructions.
 template <class S, class Out, class In>
 __device__ __forceinline__ void conv2d_mma(const Out& out, const float* __restrict__ params, const uint2* weights,
                                            const float* bias, const In& in) {
@@ -1313,72 +1349,6 @@ __device__ __forceinline__ void conv2d_mma(const Out& out, const float* __restri
     else if constexpr (!Out::IN_SCRATCH && Out::LANES == 8) store_pixels<S>(out, sum, piece, place, params);
     else if constexpr (!Out::IN_SCRATCH && (S::IMAGES == 1 || S::COLUMNS % 4 == 0)) store_rows<S>(out, sum, piece, place, params);
     else store_pairs<S>(out, sum, piece, place, params);
-  }
-}
-
-// A convolution whose output goes, in registers, into a pool P without overlap or padding. A warp makes eight of the pool's
-// columns: row m of fragment f is column 2 f + m / 8 of window m % 8, so that a lane has all columns of its windows.
-template <class S, class P, class Out, class In>
-__device__ __forceinline__ void conv2d_mma_pool(const Out& out, const float* __restrict__ params, const uint2* weights,
-                                                const float* bias, const In& in) {
-  typedef Task<P, 8, 1, S::BLOCK_C> Piece;
-  if (is_idle<P>(out)) return;
-  fill_border<P>(out);
-  const Filters<S> held(weights, bias, out.c0 / 8);
-  const int lane = threadIdx.x % 32;
-#pragma unroll 1
-  for (int task = first_task<S::TURN>(); task < Piece::COUNT; task += blockDim.x / 32) {
-    const Piece piece(task);
-    if (!is_made<P>(out, piece.y)) continue;
-    const auto place = [&](int f, int m) {
-      auto p = Column<P>(piece.column + m % 8);
-      const int tap = 2 * f + m / 8;
-      p.x = p.x * P::KERNEL_X + (tap < P::KERNEL_X ? tap : P::KERNEL_X - 1);
-      return p;
-    };
-    float pooled[S::BLOCK_C][2];
-#pragma unroll
-    for (int k = 0; k < S::BLOCK_C; ++k) pooled[k][0] = pooled[k][1] = P::MEAN ? 0.0f : -infinity();
-    if (P::INSIDE || any_row(out, piece.y, 1)) {
-#pragma unroll 1
-      for (int row = 0; row < P::KERNEL_Y; row += S::BLOCK_Y) {
-        FragmentSums<S> sum;
-        with_filters<S>(held, weights, bias, out.c0 / 8 + piece.group, [&](const Filters<S>& filters) {
-          convolve_fragments<S>(sum, in, filters, piece.y * P::KERNEL_Y + row, place);
-        });
-#pragma unroll
-        for (int r = 0; r < S::BLOCK_Y; ++r)
-#pragma unroll
-          for (int tap = 0; tap < P::KERNEL_X; ++tap)
-#pragma unroll
-            for (int k = 0; k < S::BLOCK_C; ++k)
-#pragma unroll
-              for (int j = 0; j < 2; ++j) {
-                const int channel = out.c0 + (piece.group + k) * 8 + lane % 4 * 2 + j;
-                // rounded as it would be in scratch
-                const float v = value(rounded(S::epilogue(sum[tap / 2][r][k][tap % 2 * 2 + j], channel, params)));
-                float& best = pooled[k][j];
-                if (P::MEAN) best = __fadd_rn(best, v);
-                else best = larger(v, best);
-              }
-      }
-    }
-    const Column<P> p(piece.column + lane / 4);
-    const bool kept = p.real && piece.owns(piece.y);
-    const int c = piece.group * 8 + lane % 4 * 2;
-    const PairColumn<Out> column(out, p.n, c, p.x, P::INSIDE);
-    const bool inside = P::INSIDE || unsigned(out.y0 + piece.y) < unsigned(out.height);
-#pragma unroll
-    for (int k = 0; k < S::BLOCK_C; ++k) {
-      const int channel = out.c0 + c + 8 * k;
-      float v[2];
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const float pool = P::MEAN ? pooled[k][j] / float(P::KERNEL_Y * P::KERNEL_X) : pooled[k][j];
-        v[j] = P::epilogue(pool, channel + j, params);
-      }
-      column.store(kept, piece.y, inside, k, rounded_pair(v[0], v[1]));
-    }
   }
 }
 
@@ -1485,7 +1455,7 @@ struct Stage6 {
 };
 
 extern "C" __global__ void __launch_bounds__(192, 3)
-k_09aded4ea26d(const value_t* __restrict__ in0, value_t* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
+k_8b270cfb95f5(const value_t* __restrict__ in0, value_t* __restrict__ out, const float* __restrict__ params, int batch, int tiles_y, int tiles_x, int h0, int w0, int h1, int w1, int h2, int w2, int h3, int w3, int h4, int w4) {
   extern __shared__ __align__(16) value_t scratch[];
   const int tile = blockIdx.x;
   const int tile_c = tile % 1 * 10;

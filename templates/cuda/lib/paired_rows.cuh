@@ -65,3 +65,42 @@ __device__ __forceinline__ void pair_rows(const Out& out, const In& in) {
     }
   }
 }
+
+// Fragments of few input channels whose rows come in pairs.
+template <class S, class In>
+struct PairedFragments {
+  const value_t* at[S::FRAGMENTS][2];
+  unsigned last;  // what counts of the lane's pairs among the last eight products of a row
+
+  template <class Place>
+  __device__ __forceinline__ PairedFragments(const In& in, int, const Place& place) {
+    const int behind = (S::GROUP_IN + 7) % 8 + 1 - int(threadIdx.x % 4 * 2);
+    last = behind >= 2 ? 0xffffffffu : behind == 1 ? 0xffffu : 0u;
+#pragma unroll
+    for (int f = 0; f < S::FRAGMENTS; ++f)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const auto p = place(f, threadIdx.x % 32 / 4 + 8 * h);
+        const int from = (p.x * S::STRIDE_X + S::OFFSET_X) * S::DEEP;
+        at[f][h] = in.row(p.n, 0) + from % 2 * (In::PITCH - 1) + from + threadIdx.x % 4 * 2;
+      }
+  }
+  __device__ __forceinline__ int row(int y) const { return y; }
+  __device__ __forceinline__ void load(unsigned (&a)[4], int f, int pair, int y, int, bool half) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int first = 16 * pair + 8 * (i / 2);
+      if (half && i >= 2) {
+        a[i] = 0;
+        continue;
+      }
+      a[i] = *reinterpret_cast<const unsigned*>(at[f][i % 2] + y * 2 * In::PITCH + first);
+      if (first + 8 > S::GROUP_IN) a[i] &= last;
+    }
+  }
+};
+
+template <class S, class In>
+struct FragmentsOf<S, In, true, true> {
+  typedef PairedFragments<S, In> Loader;
+};
