@@ -44,47 +44,47 @@ COLUMNS_REGISTERS, COLUMNS = 48.0, 5  # of a lane of a depthwise convolution, be
 
 # cycles and instructions of a task: a block of fragments
 PRODUCT = 1.36  # cycles of a multiprocessor for an m16n8k16 product
-SERIAL_PRODUCT = 4.85  # cycles of a warp for one, by itself
-ISSUE = 1.68  # cycles of a warp from one instruction to its next
-FRAGMENT_LOAD, WEIGHT_LOAD = 3.0, 1.73  # cycles of scratch or of the first-level cache
-FRAGMENT_ISSUE, WEIGHT_ISSUE = 2.39, 1.67  # instructions
-PAIRED, PAIRED_LOAD = 3.06, 6.83  # instructions, cycles of scratch: rows in pairs
+SERIAL_PRODUCT = 5.87  # cycles of a warp for one, by itself
+ISSUE = 1.77  # cycles of a warp from one instruction to its next
+FRAGMENT_LOAD, WEIGHT_LOAD = 3.03, 1.74  # cycles of scratch or of the first-level cache
+FRAGMENT_ISSUE, WEIGHT_ISSUE = 2.42, 0.123  # instructions
+PAIRED, PAIRED_LOAD = 1.01, 6.52  # instructions, cycles of scratch: rows in pairs
 GATHER, GATHER_LOAD, GATHER_LATENCY = 80.0, 14.0, 300.0  # the same and waiting: few channels without such rows, value by value
-DIRECT, DIRECT_LOAD = 83.6, 14.9  # of a fragment read from device memory
-DIRECT_LATENCY = 175.0  # cycles
-LATENCY = 9.24  # cycles from the loads of a step to its first product
-WEIGHT_LATENCY = 18.1  # more of them where weights are not in scratch
-STORE_MATRIX = 5.91  # instructions of a pair of outputs, into planes in scratch
-STORE_PIXEL = 5.59  # into planes in device memory
-STORE_ROW = 28.3  # into rows there, four columns at a time
-STORE = 44.4  # value by value, and into rows in scratch
-STORE_POOL = 4.04  # into a pool in registers, its share of the pool's own store with it
-EPILOGUE = 7.35  # for each instruction of an epilogue's step on one value, unless rounding does a lone relu
-TASK = 36.8  # instructions of a task besides
+DIRECT, DIRECT_LOAD = 103.0, 5.02  # of a fragment read from device memory
+DIRECT_LATENCY = 3.44  # cycles
+LATENCY = 7.89  # cycles from the loads of a step to its first product
+WEIGHT_LATENCY = 18.8  # more of them where weights are not in scratch
+STORE_MATRIX = 2.29  # instructions of a pair of outputs, into planes in scratch
+STORE_PIXEL = 7.26  # into planes in device memory
+STORE_ROW = 32.9  # into rows there, four columns at a time
+STORE = 48.6  # value by value, and into rows in scratch
+STORE_POOL = 0.788  # into a pool in registers, its share of the pool's own store with it
+EPILOGUE = 10.1  # for each instruction of an epilogue's step on one value, unless rounding does a lone relu
+TASK = 52.9  # instructions of a task besides
 
 # other stages
-COPY, COPY_ONE = 11.8, 215.0  # instructions of a thread to copy 16 bytes, and one value
-ROW_PIXEL, ROW_VALUE = 40.8, 7.78  # instructions of a pixel copied into rows in pairs, and of each of its values
-ROW_LATENCY = 503.0  # cycles of a turn of those copies, of as many values of a thread:
+COPY, COPY_ONE = 26.2, 163.0  # instructions of a thread to copy 16 bytes, and one value
+ROW_PIXEL, ROW_VALUE = 47.6, 3.59  # instructions of a pixel copied into rows in pairs, and of each of its values
+ROW_LATENCY = 417.0  # cycles of a turn of those copies, of as many values of a thread:
 ROW_BATCH = 8
-ARRIVAL = 39.0  # bytes that a multiprocessor receives per cycle
-OUTPUT, READ = 72.3, 14.5  # instructions for an output of a layer without multiply-adds, and for each value read
-EIGHT, EIGHT_READ = 36.5, 25.0  # the same for eight channels at a time
-DEPTHWISE_LOAD, DEPTHWISE_OUTPUT = 9.56, 166.0  # instructions of a depthwise convolution for eight channels
-DEPTHWISE_LINES, DEPTHWISE_LATENCY = 69.7, 81.8  # of one from device memory: cycles of a warp's load, of a filter row
-SPREAD, SPREAD_LINE = 12.9, 3.99  # eights of channels into rows: instructions of a value, cycles of a warp's row
-CONFLICT, CONFLICT_DIRECT = 6.16, 23.5  # cycles for a warp's values of planes in scratch, in device memory
-GROUPED_PRODUCT = 1.71  # instructions for a product without matrix instructions
-ARRIVAL_LATENCY = 55.5  # cycles until a copy of many pieces begins to arrive
-GLOBAL_LATENCY, COPY_LATENCY, READ_LATENCY = 479.0, 26.0, 5.47  # for each output: reads of device memory, copies, of scratch
+ARRIVAL = 30.8  # bytes that a multiprocessor receives per cycle
+OUTPUT, READ = 79.1, 23.0  # instructions for an output of a layer without multiply-adds, and for each value read
+EIGHT, EIGHT_READ = 73.9, 20.7  # the same for eight channels at a time
+DEPTHWISE_LOAD, DEPTHWISE_OUTPUT = 28.0, 153.0  # instructions of a depthwise convolution for eight channels
+DEPTHWISE_LINES, DEPTHWISE_LATENCY = 132.0, 47.5  # of one from device memory: cycles of a warp's load, of a filter row
+SPREAD, SPREAD_LINE = 5.44, 5.55  # eights of channels into rows: instructions of a value, cycles of a warp's row
+CONFLICT, CONFLICT_DIRECT = 1.63, 3.22  # cycles for a warp's values of planes in scratch, in device memory
+GROUPED_PRODUCT = 1.99  # instructions for a product without matrix instructions
+ARRIVAL_LATENCY = 1.25  # cycles until a copy of many pieces begins to arrive
+GLOBAL_LATENCY, COPY_LATENCY, READ_LATENCY = 512.0, 12.9, 1.18  # for each output: reads of device memory, copies, of scratch
 
 # a kernel
 WALKED = 1.12  # strips against tiles, beyond what is counted: rows of line buffers are found again in each step
-UNITS_LOSS = 0.101  # share of the other units' time that the busiest one does not hide
-WAITING = 1.11  # how well blocks hide each other's waiting: 1 not at all, large perfectly
+UNITS_LOSS = 0.114  # share of the other units' time that the busiest one does not hide
+WAITING = 1.29  # how well blocks hide each other's waiting: 1 not at all, large perfectly
 STAGE_LATENCY = 335.0  # cycles: barrier, address set-up
-BLOCK_LATENCY = 50.6  # cycles to start a block
-OVERLAP_LOSS = 0.62  # share of the shorter of compute and memory time that the longer one does not hide
+BLOCK_LATENCY = 3.14  # cycles to start a block
+OVERLAP_LOSS = 0.6  # share of the shorter of compute and memory time that the longer one does not hide
 CLOCK = 0.886  # of the device's clock, under load
 
 
