@@ -23,7 +23,7 @@ from fusec.cli.options import Shape4
 from fusec.cli.ort import need_onnxruntime, run_onnxruntime
 from fusec.cli.output import extents, facts, line, plural, print_json, table
 from fusec.cli.progress import Progress
-from fusec.errors import AccuracyError, InputError
+from fusec.errors import AccuracyError, InputError, InternalError
 from fusec.graph import reference
 from fusec.graph.graph import LayerGraph
 from fusec.graph.locate import find_graph
@@ -42,7 +42,8 @@ WHOLE = "the whole network"  # where a chain stands for layers
 OPEN_SIZE = (160, 240)  # compared at where an image size is open: tiles, and the reference's time, are in mind
 
 Array = NDArray[Any]
-Other = Callable[[Sequence[str]], Mapping[str, Array]]  # tensors to compare with: those of these names that it has
+# Tensors to compare with: of these names those that it has, and all of these outputs.
+Other = Callable[[Sequence[str], Sequence[str]], Mapping[str, Array]]
 
 
 @click.command(epilog="Example: fusec compare resnet18 --target cpu --tolerance 1e-5")
@@ -188,7 +189,9 @@ def _differences(planned: pipeline.Plan, inputs: Mapping[str, Array], progress: 
     tensors, outputs = _run_plan(planned, inputs, progress)
     if other is not None:
         progress.phase(f"running {against}")
-        wanted = other([*(tensor_of(planned, name) for name in tensors), *outputs])
+        wanted = other([tensor_of(planned, name) for name in tensors], list(outputs))
+        if missing := [name for name in outputs if name not in wanted]:
+            raise InternalError(f"{against} has no output to compare with '{missing[0]}'")
         return _whole_differences(planned, tensors, outputs, wanted)
     progress.phase("running the reference")
     with np.errstate(all="ignore"):
@@ -215,12 +218,12 @@ def _run_plan(planned: pipeline.Plan, inputs: Mapping[str, Array], progress: Pro
     return _run(opened.model, inputs), _run(whole.model, inputs)
 
 
-def _run_other(planned: pipeline.Plan, inputs: Mapping[str, Array], progress: Progress, wanted: Sequence[str]
-               ) -> dict[str, Array]:
+def _run_other(planned: pipeline.Plan, inputs: Mapping[str, Array], progress: Progress, wanted: Sequence[str],
+               outputs: Sequence[str]) -> dict[str, Array]:
     """What another plan of the network makes, by the tensors of the network as read."""
-    tensors, outputs = _run_plan(planned, inputs, progress)
-    named = {tensor_of(planned, name): array for name, array in tensors.items()} | outputs
-    return {name: named[name] for name in wanted}
+    tensors, made = _run_plan(planned, inputs, progress)
+    named = {tensor_of(planned, name): array for name, array in tensors.items()} | made
+    return {name: named[name] for name in (*wanted, *outputs)}
 
 
 def _whole_differences(planned: pipeline.Plan, tensors: Mapping[str, Array], outputs: Mapping[str, Array],

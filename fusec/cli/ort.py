@@ -25,8 +25,9 @@ def need_onnxruntime() -> None:
         raise MissingError("--against onnxruntime needs the package onnxruntime: python -m pip install onnxruntime")
 
 
-def run_onnxruntime(path: Path, cut: Cut, inputs: Mapping[str, Array], wanted: Sequence[str]) -> dict[str, Array]:
-    """The tensors of `wanted` that the file has, by name.
+def run_onnxruntime(path: Path, cut: Cut, inputs: Mapping[str, Array], wanted: Sequence[str], outputs: Sequence[str],
+                    ) -> dict[str, Array]:
+    """The tensors of `wanted` that the file has, and what it puts out under the names of `outputs`, which are in its order.
 
     Raises
     ------
@@ -40,12 +41,12 @@ def run_onnxruntime(path: Path, cut: Cut, inputs: Mapping[str, Array], wanted: S
     import onnxruntime
 
     model = onnx.load(path)
+    ends = list(dict.fromkeys(cut.end or [o.name for o in model.graph.output]))
     if cut:
-        ends = list(cut.end) or [o.name for o in model.graph.output]
         model = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model)).extract_model(list(inputs), ends)
     made = {name for node in model.graph.node for name in node.output}
     there = {output.name for output in model.graph.output}
-    names = [name for name in dict.fromkeys(wanted) if name in made | there]
+    names = [name for name in dict.fromkeys((*wanted, *ends)) if name in made | there]
     model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
                               for name in names if name not in there)
     options = onnxruntime.SessionOptions()
@@ -54,6 +55,8 @@ def run_onnxruntime(path: Path, cut: Cut, inputs: Mapping[str, Array], wanted: S
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         given = {p.name: inputs[p.name].reshape(inputs[p.name].shape[:len(p.shape)]) for p in session.get_inputs()}
-        return dict(zip(names, session.run(names, given), strict=True))
+        found = dict(zip(names, session.run(names, given), strict=True))
     except Exception as error:  # onnxruntime's own, whose types are no part of its interface
         raise InputError(f"onnxruntime cannot run it: {str(error).splitlines()[0]}"[:500], str(path)) from None
+    named = {ours: found[theirs] for ours, theirs in zip(outputs, ends, strict=True)} if len(outputs) == len(ends) else {}
+    return found | named

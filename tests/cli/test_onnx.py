@@ -92,6 +92,16 @@ def test_compare_against_onnxruntime(net: str, tmp_path: Path) -> None:
     assert "over the tolerance of 0; the first is" in result.stderr
 
 
+def test_an_output_by_another_name_is_compared_too(tmp_path: Path) -> None:
+    """Behind a flatten it is not the tensor that has the file's name here."""
+    scores = model([node("Conv", ["x", "w"], ["conv"]), node("GlobalAveragePool", ["conv"], ["mean"]),
+                    node("Flatten", ["mean"], ["flat"]), node("Softmax", ["flat"], ["y"])], {"w": normal(4, 3, 1, 1)})
+    net = saved(scores, tmp_path, "scores.onnx")
+    compared = invoke_json("compare", net, *CPU, "--shape", "2x3x4x4", "--against", "onnxruntime")["layers"]
+    assert [x["layer"] for x in compared][-1].startswith("output ")
+    invoke("compare", net, *CPU, "--shape", "2x3x4x4", "--against", "onnxruntime", "--tolerance", 0, code=4)
+
+
 def test_onnxruntime_runs_onnx_files_alone() -> None:
     assert "onnxruntime runs ONNX files" in invoke("compare", "lenet5", *CPU, "--against", "onnxruntime", code=3).stderr
 
