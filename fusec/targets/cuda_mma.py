@@ -128,10 +128,9 @@ class _MatrixMapper(PlanesMapper):
     def preparing(self, index: int, stage: Stage) -> tuple[Call, ...]:
         if stage not in self.paired:
             return ()
-        struct = Struct(f"Rows{index}", f"rows in pairs for stage {index}", self.paired[stage].constants, ())
-        source = next((s.reads[0].buffer for s in self.schedule.stages if s.writes is stage.reads[0].buffer and s.node is None),
-                      stage.reads[0].buffer)
-        return (Call("pair_rows", (struct,), (self._rows(stage), self.names[source])),)
+        rows = self.paired[stage]
+        struct = Struct(f"Rows{index}", f"rows in pairs for stage {index}", rows.constants, ())
+        return (Call("pair_rows", (struct,), (self._rows(stage), self.names[rows.source])),)
 
     def is_needless(self, buffer: Buffer) -> bool:
         loaded = any(s.writes is buffer and s.node is None for s in self.schedule.stages)

@@ -7,7 +7,7 @@ and channels as one axis of products, and each row is there twice so that any tw
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fusec.graph import layers as L
 from fusec.schedule.ir import Buffer, Schedule, Space, Stage
@@ -20,8 +20,9 @@ ALIGN = 64  # bytes
 
 @dataclass(frozen=True)
 class PairedRows:
-    """The rows one convolution reads: extents, and offset in elements of scratch."""
+    """The rows one convolution reads: where from, extents, and offset in elements of scratch."""
 
+    source: Buffer
     offset: int
     images: int
     rows: int
@@ -68,9 +69,9 @@ def place_rows(schedule: Schedule, stage: Stage, pool: Stage | None, made: G.Reg
     constants: G.Numbers = {"IMAGES": images, "ROWS": rows, "COLUMNS": columns, "DEEP": channels, "FIRST_Y": top,
                             "FIRST_X": left}
     window: G.Numbers = {"OFFSET_Y": -first[0] * layer.stride[0], "OFFSET_X": -first[1] * layer.stride[1]}
-    found = PairedRows(0, images, rows, columns * channels, -depth % 16, window, tuple(constants.items()))
+    found = PairedRows(source.buffer, 0, images, rows, columns * channels, -depth % 16, window, tuple(constants.items()))
     offset = _place(schedule, (stage, pool) if pool else (stage,), found.size, device)
-    return None if offset is None else PairedRows(offset, images, rows, found.values, found.room, window, found.constants)
+    return None if offset is None else replace(found, offset=offset)
 
 
 def _place(schedule: Schedule, phase: tuple[Stage, ...], size: int, device: Device) -> int | None:
